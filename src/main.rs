@@ -1,0 +1,2 @@
+//! The `shadegrad` command line.
+fn main() {}
