@@ -1,0 +1,64 @@
+// Convolution as an implicit matrix product: for each group, weights [CO, CI KH KW] x patches [CI KH KW, N HO WO].
+// include: grid.wgsl
+// include: gemm.wgsl
+
+const GROUPS = 1u;
+const CI = 1u; // input channels of a group
+const CO = 1u; // output channels of a group
+const H = 1u;
+const W = 1u;
+const HO = 1u;
+const WO = 1u;
+const KH = 1u;
+const KW = 1u;
+const SH = 1u; // stride
+const SW = 1u;
+const DH = 1u; // dilation
+const DW = 1u;
+const PH = 0u; // padding before
+const PW = 0u;
+const FLIP = 0u; // 1: convolution in the mathematical sense, the kernel flipped; 0: cross-correlation
+
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [batch, GROUPS CI, H, W]
+@group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS CO, CI, KH, KW]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>; // [batch, GROUPS CO, HO, WO]
+
+fn epilogue(v: f32, i: u32) -> f32 {
+    return v;
+}
+
+// Where tap (ky, kx), numbered row by row, lies within a kernel.
+fn tap_place(tap: u32) -> u32 {
+    return select(tap, KH * KW - 1u - tap, FLIP == 1u);
+}
+
+fn a_at(batch: u32, m: u32, k: u32) -> f32 {
+    let channel = k / (KH * KW);
+    return w[((batch * CO + m) * CI + channel) * KH * KW + tap_place(k % (KH * KW))];
+}
+
+fn b_at(batch: u32, k: u32, n: u32) -> f32 {
+    let tap = k % (KH * KW);
+    let channel = k / (KH * KW);
+    let pixel = n % (HO * WO);
+    let image = n / (HO * WO);
+    let iy = pixel / WO * SH + tap / KW * DH - PH; // wraps above H where it is outside
+    let ix = pixel % WO * SW + tap % KW * DW - PW;
+    if (iy < H && ix < W) {
+        return x[(((image * GROUPS + batch) * CI + channel) * H + iy) * W + ix];
+    }
+    return 0.0;
+}
+
+fn result_place(batch: u32, m: u32, n: u32) -> u32 {
+    return ((n / (HO * WO) * GROUPS + batch) * CO + m) * HO * WO + n % (HO * WO);
+}
+
+fn put(batch: u32, split: u32, m: u32, n: u32, value: f32) {
+    let i = result_place(batch, m, n);
+    if (SPLITS == 1u) {
+        y[i] = epilogue(value, i);
+    } else {
+        y[split * BATCHES * M * N + i] = value;
+    }
+}

@@ -1,0 +1,108 @@
+// Convolution for CPU-like adapters. A lane owns CHANNELS output channels of PIXELS neighbours in a row, in registers;
+// it loads a stretch of an input row once and uses it for every tap of the kernel's row, and the lanes share the loads
+// of the weights through a shuffle. The gradient of the input at stride 1 is the same with the weights transposed.
+// include: grid.wgsl
+
+const GROUPS = 1u;
+const CI = 1u; // input channels of a group
+const CO = 1u; // output channels of a group
+const H = 1u;
+const W = 1u;
+const HO = 1u;
+const WO = 1u;
+const KH = 1u;
+const KW = 1u;
+const SH = 1u; // stride
+const SW = 1u;
+const DH = 1u; // dilation
+const DW = 1u;
+const PH = 0u; // padding before
+const PW = 0u;
+const BATCH = 1u;
+const W_OUT = 1u; // elements between neighbouring output channels, input channels, rows and columns of the weights;
+const W_IN = 1u;  // negative ones wrap around
+const W_Y = 1u;
+const W_X = 1u;
+const W_START = 0u;
+const CHANNELS = 8u; // CHANNELS * PIXELS accumulators: above about 112, spills win
+const PIXELS = 14u;
+const LANES = 8u; // 1 where there are no subgroups: every lane loads all weights itself
+const LOADS = (CHANNELS * KW + LANES - 1u) / LANES;
+const SPAN = (PIXELS - 1u) * SW + (KW - 1u) * DW + 1u;
+const TILES_X = (WO + PIXELS - 1u) / PIXELS;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [BATCH, GROUPS CI, H, W]
+@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>; // [BATCH, GROUPS CO, HO, WO]
+
+fn epilogue(v: f32, i: u32) -> f32 {
+    return v;
+}
+
+fn from_lane(value: f32, lane: u32) -> f32 {
+    return value;
+}
+
+@compute @workgroup_size(8)
+fn rows(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let tiles = BATCH * HO * TILES_X;
+    let tile_groups = (tiles + 7u) / 8u;
+    let channel_blocks = (CO + CHANNELS - 1u) / CHANNELS;
+    let id = group_index(group, groups);
+    if (id >= tile_groups * channel_blocks * GROUPS) {
+        return;
+    }
+    let own = id % tile_groups * 8u + lane;
+    let tile = min(own, tiles - 1u);
+    let co = id / tile_groups % channel_blocks * CHANNELS;
+    let g = id / (tile_groups * channel_blocks);
+    let image = tile / (HO * TILES_X);
+    let oy = tile / TILES_X % HO;
+    let ox = tile % TILES_X * PIXELS;
+
+    var places: array<u32, LOADS>;
+    for (var j = 0u; j < LOADS; j++) { // unroll
+        let q = min(j * LANES + lane % LANES, CHANNELS * KW - 1u);
+        places[j] = W_START + g * CO * CI * KH * KW + min(co + q / KW, CO - 1u) * W_OUT + q % KW * W_X;
+    }
+    var sums: array<f32, CHANNELS * PIXELS>;
+    for (var ci = 0u; ci < CI; ci++) {
+        for (var ky = 0u; ky < KH; ky++) {
+            let iy = oy * SH + ky * DH - PH; // wraps above H where it is outside
+            let start = (((image * GROUPS + g) * CI + ci) * H + iy) * W;
+            var pixels: array<f32, SPAN>;
+            for (var s = 0u; s < SPAN; s++) { // unroll
+                let ix = ox * SW + s - PW;
+                let inside = iy < H && ix < W;
+                pixels[s] = select(0.0, x[select(0u, start + ix, inside)], inside);
+            }
+            var weights: array<f32, LOADS>;
+            for (var j = 0u; j < LOADS; j++) { // unroll
+                weights[j] = w[places[j] + ci * W_IN + ky * W_Y];
+            }
+            for (var c = 0u; c < CHANNELS; c++) { // unroll
+                for (var kx = 0u; kx < KW; kx++) { // unroll
+                    let weight = from_lane(weights[(c * KW + kx) / LANES], (c * KW + kx) % LANES);
+                    for (var p = 0u; p < PIXELS; p++) { // unroll
+                        sums[c * PIXELS + p] += weight * pixels[p * SW + kx * DW];
+                    }
+                }
+            }
+        }
+    }
+    if (own >= tiles) {
+        return;
+    }
+    for (var c = 0u; c < CHANNELS; c++) { // unroll
+        for (var p = 0u; p < PIXELS; p++) { // unroll
+            if (co + c < CO && ox + p < WO) {
+                let i = (((image * GROUPS + g) * CO + co + c) * HO + oy) * WO + ox + p;
+                y[i] = epilogue(sums[c * PIXELS + p], i);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+// Matrix products in two shapes. Whoever includes this defines where the operands are:
+//   fn a_at(batch: u32, m: u32, k: u32) -> f32
+//   fn b_at(batch: u32, k: u32, n: u32) -> f32
+//   fn put(batch: u32, split: u32, m: u32, n: u32, value: f32)
+// All three are only called with indices inside the matrices.
+
+const BATCHES = 1u;
+const M = 1u;
+const N = 1u;
+const K = 1u;
+const SPLITS = 1u; // the sum over k is cut into this many parts, which `put` tells apart
+
+// The half-open range of k that a split sums.
+fn split_range(split: u32) -> vec2<u32> {
+    let run = (K + SPLITS - 1u) / SPLITS;
+    return vec2<u32>(min(split * run, K), min(split * run + run, K));
+}
+
+// --- `tile`: for GPUs. A workgroup computes TM x TN from tiles in workgroup memory, an invocation RM x RN in registers.
+
+const TM = 64u; // 64 x 64: every element loaded is used 64 times, and 256 invocations hold 4 x 4 results each
+const TN = 64u;
+const TK = 16u; // 2 x 64 x 16 floats are 8 KiB of workgroup memory, half of what every device has
+const RM = 4u;
+const RN = 4u;
+const GROUP = TM / RM * (TN / RN);
+const A_ALONG_K = 1u; // neighbours in memory lie along k: 1, along m: 0; so that loads coalesce
+const B_ALONG_K = 0u;
+
+// One column of padding keeps a column's elements in different banks.
+var<workgroup> tile_a: array<f32, TK * (TM + 1u)>;
+var<workgroup> tile_b: array<f32, TK * (TN + 1u)>;
+
+@compute @workgroup_size(GROUP)
+fn tile(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let columns = (N + TN - 1u) / TN;
+    let rows = (M + TM - 1u) / TM;
+    let id = group_index(group, groups);
+    if (id >= columns * rows * SPLITS * BATCHES) {
+        return;
+    }
+    let n0 = id % columns * TN;
+    let m0 = id / columns % rows * TM;
+    let split = id / (columns * rows) % SPLITS;
+    let batch = id / (columns * rows * SPLITS);
+    let range = split_range(split);
+    let own_n = lane % (TN / RN);
+    let own_m = lane / (TN / RN);
+    var sums: array<f32, RM * RN>;
+    for (var k0 = range.x; k0 < range.y; k0 += TK) {
+        for (var e = lane; e < TM * TK; e += GROUP) {
+            let k = select(e / TM, e % TK, A_ALONG_K == 1u);
+            let m = select(e % TM, e / TK, A_ALONG_K == 1u);
+            var value = 0.0;
+            if (m0 + m < M && k0 + k < range.y) {
+                value = a_at(batch, m0 + m, k0 + k);
+            }
+            tile_a[k * (TM + 1u) + m] = value;
+        }
+        for (var e = lane; e < TN * TK; e += GROUP) {
+            let k = select(e / TN, e % TK, B_ALONG_K == 1u);
+            let n = select(e % TN, e / TK, B_ALONG_K == 1u);
+            var value = 0.0;
+            if (n0 + n < N && k0 + k < range.y) {
+                value = b_at(batch, k0 + k, n0 + n);
+            }
+            tile_b[k * (TN + 1u) + n] = value;
+        }
+        workgroupBarrier();
+        for (var k = 0u; k < TK; k++) {
+            var a: array<f32, RM>;
+            var b: array<f32, RN>;
+            for (var r = 0u; r < RM; r++) { // unroll
+                a[r] = tile_a[k * (TM + 1u) + own_m * RM + r];
+            }
+            // Strided columns: neighbouring invocations read neighbouring words.
+            for (var c = 0u; c < RN; c++) { // unroll
+                b[c] = tile_b[k * (TN + 1u) + own_n + c * (TN / RN)];
+            }
+            for (var r = 0u; r < RM; r++) { // unroll
+                for (var c = 0u; c < RN; c++) { // unroll
+                    sums[r * RN + c] += a[r] * b[c];
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+    for (var r = 0u; r < RM; r++) { // unroll
+        for (var c = 0u; c < RN; c++) { // unroll
+            let m = m0 + own_m * RM + r;
+            let n = n0 + own_n + c * (TN / RN);
+            if (m < M && n < N) {
+                put(batch, split, m, n, sums[r * RN + c]);
+            }
+        }
+    }
+}
+
+// --- `block`: for CPU-like adapters. A workgroup is one SIMD vector of 8 lanes with ROWS x COLUMNS results per lane
+// in registers; a load costs far more than arithmetic there, so LANES lanes share the loads of A through a shuffle.
+
+const ROWS = 12u;
+const COLUMNS = 8u; // 96 accumulators: with more, spills win
+const LANES = 8u;   // 1 where there are no subgroups: every lane loads all of A itself
+const LOADS = (ROWS + LANES - 1u) / LANES;
+
+fn from_lane(value: f32, lane: u32) -> f32 {
+    return value;
+}
+
+@compute @workgroup_size(8)
+fn block(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let columns = (N + 8u * COLUMNS - 1u) / (8u * COLUMNS);
+    let rows = (M + ROWS - 1u) / ROWS;
+    let id = group_index(group, groups);
+    if (id >= columns * rows * SPLITS * BATCHES) {
+        return;
+    }
+    let n0 = id % columns * 8u * COLUMNS + lane;
+    let m0 = id / columns % rows * ROWS;
+    let split = id / (columns * rows) % SPLITS;
+    let batch = id / (columns * rows * SPLITS);
+    let range = split_range(split);
+    var sums: array<f32, ROWS * COLUMNS>;
+    for (var k = range.x; k < range.y; k++) {
+        var a: array<f32, LOADS>;
+        var b: array<f32, COLUMNS>;
+        for (var j = 0u; j < LOADS; j++) { // unroll
+            a[j] = a_at(batch, min(m0 + j * LANES + lane % LANES, M - 1u), k);
+        }
+        for (var c = 0u; c < COLUMNS; c++) { // unroll
+            b[c] = b_at(batch, k, min(n0 + c * 8u, N - 1u));
+        }
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            let shared_a = from_lane(a[r / LANES], r % LANES);
+            for (var c = 0u; c < COLUMNS; c++) { // unroll
+                sums[r * COLUMNS + c] += shared_a * b[c];
+            }
+        }
+    }
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        for (var c = 0u; c < COLUMNS; c++) { // unroll
+            let m = m0 + r;
+            let n = n0 + c * 8u;
+            if (m < M && n < N) {
+                put(batch, split, m, n, sums[r * COLUMNS + c]);
+            }
+        }
+    }
+}

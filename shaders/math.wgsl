@@ -1,0 +1,99 @@
+// Scalar functions that are finite for every finite input and accurate near zero, on every driver.
+
+const SQRT_1_2 = 0.70710678118654752;
+const SQRT_2_PI = 0.79788456080286536; // sqrt(2 / pi)
+const RSQRT_2PI = 0.39894228040143268; // 1 / sqrt(2 pi)
+
+fn exp_(x: f32) -> f32 {
+    return exp(clamp(x, -103.0, 88.7228));
+}
+
+fn expm1_(x: f32) -> f32 {
+    // Taylor's series where the subtraction would cancel.
+    let series = x * (1.0 + x * (0.5 + x * (0.16666667 + x * (0.041666668 + x * (0.0083333334 + x * 0.0013888889)))));
+    return select(exp_(x) - 1.0, series, abs(x) < 0.3);
+}
+
+fn log1p_(x: f32) -> f32 {
+    let series = x * (1.0 - x * (0.5 - x * (0.33333334 - x * (0.25 - x * (0.2 - x * 0.16666667)))));
+    return select(log(1.0 + x), series, abs(x) < 0.06);
+}
+
+fn sigmoid(x: f32) -> f32 {
+    let e = exp_(-abs(x));
+    return select(e, 1.0, x >= 0.0) / (1.0 + e);
+}
+
+fn tanh_(x: f32) -> f32 {
+    let e = exp_(-2.0 * abs(x));
+    let s = x * x;
+    let series = x * (1.0 - s * (0.33333334 - s * (0.13333334 - s * (0.053968254 - s * 0.021869488))));
+    return select(sign(x) * (1.0 - e) / (1.0 + e), series, abs(x) < 0.25);
+}
+
+fn softplus(x: f32, beta: f32, threshold: f32) -> f32 {
+    let z = x * beta;
+    return select((max(z, 0.0) + log1p_(exp_(-abs(z)))) / beta, x, z > threshold);
+}
+
+fn log_sigmoid(x: f32) -> f32 {
+    return min(x, 0.0) - log1p_(exp_(-abs(x)));
+}
+
+fn silu(x: f32) -> f32 {
+    return x * sigmoid(x);
+}
+
+fn mish(x: f32) -> f32 {
+    return x * tanh_(softplus(x, 1.0, 20.0));
+}
+
+// Abramowitz and Stegun 7.1.26 (error below 1.5e-7), and the series near zero where that is only absolute.
+fn erf(x: f32) -> f32 {
+    let a = min(abs(x), 10.0);
+    let t = 1.0 / (1.0 + 0.3275911 * a);
+    let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+    let s = a * a;
+    let series = 1.1283791671 * a * (1.0 - s * (0.33333334 - s * (0.1 - s * (0.023809524 - s * (0.0046296296 - s * 0.00075757576)))));
+    return sign(x) * select(1.0 - tail * exp_(-s), series, a < 0.6);
+}
+
+fn gelu(x: f32) -> f32 {
+    return 0.5 * x * (1.0 + erf(x * SQRT_1_2));
+}
+
+// Derivative of gelu: the normal distribution's Phi(x) + x phi(x).
+fn gelu_slope(x: f32) -> f32 {
+    return 0.5 * (1.0 + erf(x * SQRT_1_2)) + x * RSQRT_2PI * exp_(-0.5 * min(x * x, 200.0));
+}
+
+// The tanh form of gelu (Hendrycks and Gimpel, 2016), as PyTorch's approximate="tanh".
+fn gelu_tanh(x: f32) -> f32 {
+    let c = clamp(x, -20.0, 20.0);
+    return 0.5 * x * (1.0 + tanh_(SQRT_2_PI * (c + 0.044715 * c * c * c)));
+}
+
+fn gelu_tanh_slope(x: f32) -> f32 {
+    let c = clamp(x, -20.0, 20.0);
+    let t = tanh_(SQRT_2_PI * (c + 0.044715 * c * c * c));
+    return 0.5 * (1.0 + t) + 0.5 * c * (1.0 - t * t) * SQRT_2_PI * (1.0 + 0.134145 * c * c);
+}
+
+fn elu(x: f32, alpha: f32, scale: f32, rate: f32) -> f32 {
+    return scale * select(alpha * expm1_(x * rate), x, x > 0.0);
+}
+
+// x to the power y; a negative x needs a whole y.
+fn pow_(x: f32, y: f32) -> f32 {
+    let magnitude = exp2(clamp(y * log2(abs(x)), -149.0, 128.0));
+    let odd = fract(abs(y) * 0.5) != 0.0;
+    let signed = select(magnitude, -magnitude, x < 0.0 && odd);
+    let zero = select(0.0, 1.0, y == 0.0);
+    return select(signed, zero, x == 0.0 || y == 0.0) + select(0.0, nan(), x < 0.0 && fract(y) != 0.0);
+}
+
+// A NaN that constant folding cannot see.
+fn nan() -> f32 {
+    var bits = 0x7fc00000u;
+    return bitcast<f32>(bits);
+}

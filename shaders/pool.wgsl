@@ -1,0 +1,172 @@
+// Pooling over windows of images, [N, C, H, W] -> [N, C, HO, WO]; the gradients gather, so that nothing is added
+// concurrently.
+// include: grid.wgsl
+
+const COUNT = 1u; // elements written
+const H = 1u;
+const W = 1u;
+const HO = 1u;
+const WO = 1u;
+const KH = 1u;
+const KW = 1u;
+const SH = 1u; // stride
+const SW = 1u;
+const DH = 1u; // dilation
+const DW = 1u;
+const PH = 0u; // padding before
+const PW = 0u;
+const QH = 0u; // padding after
+const QW = 0u;
+const INCLUDE_PAD = 1u; // averages: divide by the window's size within the padded image
+
+@group(0) @binding(0) var<storage, read> x: array<f32>; // forward: images; backward: the gradient of the output
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read_write> indices: array<u32>; // flat within the plane, [N, C, HO, WO]
+@group(0) @binding(1) var<storage, read> chosen: array<u32>; // the same, read
+@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+
+fn epilogue(v: f32, i: u32) -> f32 {
+    return v;
+}
+
+@compute @workgroup_size(64)
+fn max_forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= COUNT) {
+        return;
+    }
+    let ox = i % WO;
+    let oy = (i / WO) % HO;
+    let plane = i / (WO * HO) * (H * W);
+    var best = -3.4028234663852886e38;
+    var at = 0xffffffffu;
+    for (var ky = 0u; ky < KH; ky++) {
+        let iy = oy * SH + ky * DH - PH; // wraps above H where it is outside
+        for (var kx = 0u; kx < KW; kx++) {
+            let ix = ox * SW + kx * DW - PW;
+            if (iy < H && ix < W) {
+                let value = x[plane + iy * W + ix];
+                // The first maximum wins, and a NaN beats everything, as in PyTorch.
+                if (at == 0xffffffffu || value > best || value != value) {
+                    best = value;
+                    at = iy * W + ix;
+                }
+            }
+        }
+    }
+    y[i] = epilogue(best, i);
+    indices[i] = at;
+}
+
+// The windows that cover input row or column `i`: first and one past the last, before dilation is checked.
+fn covering(i: u32, k: u32, s: u32, d: u32, p: u32, out: u32) -> vec2<u32> {
+    let reach = (k - 1u) * d;
+    let first = select(0u, (i + p - reach + s - 1u) / s, i + p >= reach);
+    return vec2<u32>(first, min((i + p) / s + 1u, out));
+}
+
+@compute @workgroup_size(64)
+fn max_backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= COUNT) {
+        return;
+    }
+    let ix = i % W;
+    let iy = (i / W) % H;
+    let plane = i / (W * H) * (HO * WO);
+    let rows = covering(iy, KH, SH, DH, PH, HO);
+    let columns = covering(ix, KW, SW, DW, PW, WO);
+    var total = 0.0;
+    for (var oy = rows.x; oy < rows.y; oy++) {
+        for (var ox = columns.x; ox < columns.y; ox++) {
+            let o = plane + oy * WO + ox;
+            if (chosen[o] == iy * W + ix) {
+                total += x[o];
+            }
+        }
+    }
+    dx[i] = epilogue(total, i);
+}
+
+// Takes from x, [N, C, H, W], what `chosen` names: the gradient of `max_backward`.
+@compute @workgroup_size(64)
+fn take(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i < COUNT) {
+        dx[i] = epilogue(x[i / (WO * HO) * (H * W) + chosen[i]], i);
+    }
+}
+
+// What the sum over a window is divided by.
+fn divisor(oy: u32, ox: u32) -> f32 {
+    if (INCLUDE_PAD == 1u) {
+        let rows = min(oy * SH + KH, H + PH + QH) - oy * SH;
+        let columns = min(ox * SW + KW, W + PW + QW) - ox * SW;
+        return f32(rows * columns);
+    }
+    let rows = min(oy * SH + KH, H + PH) - max(oy * SH, PH);
+    let columns = min(ox * SW + KW, W + PW) - max(ox * SW, PW);
+    return f32(rows * columns);
+}
+
+@compute @workgroup_size(64)
+fn average_forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= COUNT) {
+        return;
+    }
+    let ox = i % WO;
+    let oy = (i / WO) % HO;
+    let plane = i / (WO * HO) * (H * W);
+    var total = 0.0;
+    for (var ky = 0u; ky < KH; ky++) {
+        let iy = oy * SH + ky - PH;
+        for (var kx = 0u; kx < KW; kx++) {
+            let ix = ox * SW + kx - PW;
+            if (iy < H && ix < W) {
+                total += x[plane + iy * W + ix];
+            }
+        }
+    }
+    y[i] = epilogue(total / divisor(oy, ox), i);
+}
+
+@compute @workgroup_size(64)
+fn average_backward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= COUNT) {
+        return;
+    }
+    let ix = i % W;
+    let iy = (i / W) % H;
+    let plane = i / (W * H) * (HO * WO);
+    let rows = covering(iy, KH, SH, 1u, PH, HO);
+    let columns = covering(ix, KW, SW, 1u, PW, WO);
+    var total = 0.0;
+    for (var oy = rows.x; oy < rows.y; oy++) {
+        for (var ox = columns.x; ox < columns.y; ox++) {
+            total += x[plane + oy * WO + ox] / divisor(oy, ox);
+        }
+    }
+    y[i] = epilogue(total, i);
+}

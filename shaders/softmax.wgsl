@@ -1,0 +1,106 @@
+// Softmax and log-softmax over lines of LENGTH elements that lie INNER apart.
+// include: grid.wgsl
+
+const LINES = 1u;
+const LENGTH = 1u;
+const INNER = 1u;
+const LOG = 0u; // 1: log-softmax
+
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [LINES / INNER, LENGTH, INNER]
+@group(0) @binding(1) var<storage, read_write> y: array<f32>; // the same
+
+fn epilogue(v: f32, i: u32) -> f32 {
+    return v;
+}
+
+fn finish(value: f32, most: f32, total: f32) -> f32 {
+    if (LOG == 1u) {
+        return value - most - log(total);
+    }
+    return exp(value - most) / total;
+}
+
+// One invocation per line: best where the lines are many, or short, or side by side (INNER > 1).
+@compute @workgroup_size(64)
+fn serial(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups) * 64u + lane;
+    if (line >= LINES) {
+        return;
+    }
+    let base = (line / INNER) * LENGTH * INNER + line % INNER;
+    var most = x[base];
+    for (var k = 1u; k < LENGTH; k++) {
+        most = max(most, x[base + k * INNER]);
+    }
+    var total = 0.0;
+    for (var k = 0u; k < LENGTH; k++) {
+        total += exp(x[base + k * INNER] - most);
+    }
+    for (var k = 0u; k < LENGTH; k++) {
+        let i = base + k * INNER;
+        y[i] = epilogue(finish(x[i], most, total), i);
+    }
+}
+
+const WIDTH = 128u; // invocations that share a line; a power of two
+var<workgroup> shared_values: array<f32, WIDTH>;
+
+// Combines one value per invocation, in a fixed tree.
+fn all_max(lane: u32, value: f32) -> f32 {
+    shared_values[lane] = value;
+    workgroupBarrier();
+    for (var half = WIDTH / 2u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            shared_values[lane] = max(shared_values[lane], shared_values[lane + half]);
+        }
+        workgroupBarrier();
+    }
+    let result = shared_values[0];
+    workgroupBarrier();
+    return result;
+}
+
+fn all_sum(lane: u32, value: f32) -> f32 {
+    shared_values[lane] = value;
+    workgroupBarrier();
+    for (var half = WIDTH / 2u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            shared_values[lane] += shared_values[lane + half];
+        }
+        workgroupBarrier();
+    }
+    let result = shared_values[0];
+    workgroupBarrier();
+    return result;
+}
+
+// One workgroup per line of neighbouring elements.
+@compute @workgroup_size(WIDTH)
+fn grouped(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups);
+    if (line >= LINES) {
+        return;
+    }
+    let base = line * LENGTH;
+    var most = x[base];
+    for (var k = lane; k < LENGTH; k += WIDTH) {
+        most = max(most, x[base + k]);
+    }
+    most = all_max(lane, most);
+    var total = 0.0;
+    for (var k = lane; k < LENGTH; k += WIDTH) {
+        total += exp(x[base + k] - most);
+    }
+    total = all_sum(lane, total);
+    for (var k = lane; k < LENGTH; k += WIDTH) {
+        y[base + k] = epilogue(finish(x[base + k], most, total), base + k);
+    }
+}

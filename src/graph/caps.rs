@@ -1,0 +1,53 @@
+//! What a device can do, as plain data: the graph's passes choose kernels by it without touching a device.
+
+/// The limits and abilities that kernels are chosen by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Caps {
+    /// Storage buffers that one dispatch may bind.
+    pub storage_buffers: usize,
+    /// Invocations in one workgroup.
+    pub invocations: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Workgroups along one axis of a grid.
+    pub groups: u32,
+    /// Bytes in one storage binding.
+    pub binding: u64,
+    /// Bytes in one buffer.
+    pub buffer: u64,
+    /// Alignment of a binding's offset, in bytes.
+    pub alignment: u64,
+    /// The subgroup size, where subgroup operations exist and the size is known to be this one.
+    pub subgroup: Option<u32>,
+    /// The adapter is a CPU: a workgroup's invocations are SIMD lanes, workgroup memory and barriers are slow.
+    pub cpu: bool,
+    /// Which candidate to take where an op offers several: the first by default, `n` the n-th (modulo their number).
+    pub candidate: usize,
+}
+
+impl Caps {
+    /// WebGPU's default limits: what a kernel may use anywhere.
+    pub fn webgpu() -> Self {
+        Caps {
+            storage_buffers: 8,
+            invocations: 256,
+            workgroup_memory: 16 << 10,
+            groups: 65_535,
+            binding: 128 << 20,
+            buffer: 256 << 20,
+            alignment: 256,
+            subgroup: None,
+            cpu: false,
+            candidate: 0,
+        }
+    }
+
+    /// A grid of `groups` workgroups, folded into y and z where one axis cannot hold them.
+    pub fn fold(&self, groups: usize) -> [u32; 3] {
+        let most = self.groups as usize;
+        let x = groups.clamp(1, most);
+        let y = groups.div_ceil(x).clamp(1, most);
+        let z = groups.div_ceil(x * y).max(1);
+        [x as u32, y as u32, z as u32]
+    }
+}

@@ -1,0 +1,169 @@
+//! Kernels and candidates as data: which shader, which constants, which bindings, what grid.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A WGSL file of the `shaders` folder.
+#[derive(Clone, Copy)]
+pub struct Shader {
+    /// The file's name.
+    pub name: &'static str,
+    /// Its text.
+    pub source: &'static str,
+}
+
+impl fmt::Debug for Shader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The [`Shader`] in `shaders/` of that name.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! shader {
+    ($name:literal) => {
+        $crate::graph::Shader { name: $name, source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name)) }
+    };
+}
+
+/// What one binding of a kernel is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Arg {
+    /// The n-th input, read.
+    In(usize),
+    /// The n-th output, written.
+    Out(usize),
+    /// The n-th scratch buffer of the candidate, written here.
+    ScratchOut(usize),
+    /// The n-th scratch buffer of the candidate, read here.
+    ScratchIn(usize),
+    /// Constant data (u32 words), uploaded when the program is compiled.
+    Table(Arc<[u32]>),
+    /// The n-th piece of persistent state, read and written in place.
+    State(usize),
+    /// The whole slab of memory that the n-th piece of state lives in, read and written in place.
+    Slab(usize),
+    /// The one buffer in which the op's packed inputs lie, read.
+    Pack,
+}
+
+impl Arg {
+    /// Whether the kernel may write through this binding.
+    pub fn writes(&self) -> bool {
+        matches!(self, Arg::Out(_) | Arg::ScratchOut(_) | Arg::State(_) | Arg::Slab(_))
+    }
+}
+
+/// The value of a `const` in a shader.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Const {
+    /// An unsigned integer.
+    U32(u32),
+    /// A float.
+    F32(f32),
+}
+
+impl From<usize> for Const {
+    fn from(value: usize) -> Self {
+        Const::U32(value as u32)
+    }
+}
+
+impl From<u32> for Const {
+    fn from(value: u32) -> Self {
+        Const::U32(value)
+    }
+}
+
+impl From<bool> for Const {
+    fn from(value: bool) -> Self {
+        Const::U32(value as u32)
+    }
+}
+
+impl From<f32> for Const {
+    fn from(value: f32) -> Self {
+        Const::F32(value)
+    }
+}
+
+impl fmt::Display for Const {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Const::U32(value) => write!(f, "{value}u"),
+            Const::F32(value) => write!(f, "{}", float(*value)),
+        }
+    }
+}
+
+/// A WGSL literal that is exactly `value`; WGSL has no literal for infinities or NaN, so they become bit casts.
+pub fn float(value: f32) -> String {
+    if value.is_finite() { format!("{value:?}f") } else { format!("bitcast<f32>({}u)", value.to_bits()) }
+}
+
+/// One dispatch: an entry point with its constants fixed, over a grid, with its bindings in order.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The file.
+    pub shader: Shader,
+    /// The entry point.
+    pub entry: &'static str,
+    /// Constants by name.
+    pub consts: Vec<(&'static str, Const)>,
+    /// Functions whose text replaces the shader's own of that name: epilogues, index rules, type aliases.
+    pub functions: Vec<(String, String)>,
+    /// Binding 0, 1, 2...
+    pub args: Vec<Arg>,
+    /// Workgroups.
+    pub grid: [u32; 3],
+}
+
+impl Kernel {
+    /// A kernel without constants or bindings, over one workgroup.
+    pub fn new(shader: Shader, entry: &'static str) -> Self {
+        Kernel { shader, entry, consts: Vec::new(), functions: Vec::new(), args: Vec::new(), grid: [1; 3] }
+    }
+
+    /// Fixes the `const` of that name.
+    pub fn set(mut self, name: &'static str, value: impl Into<Const>) -> Self {
+        self.consts.push((name, value.into()));
+        self
+    }
+
+    /// Replaces the shader's function (or alias) of that name by this text.
+    pub fn replace(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.functions.push((name.into(), text.into()));
+        self
+    }
+
+    /// Appends bindings.
+    pub fn bind(mut self, args: impl IntoIterator<Item = Arg>) -> Self {
+        self.args.extend(args);
+        self
+    }
+
+    /// Sets the grid, in workgroups.
+    pub fn grid(mut self, grid: [u32; 3]) -> Self {
+        self.grid = grid;
+        self
+    }
+}
+
+/// One way to compute a node: dispatches in order, with the scratch memory that they share.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// A name for listings and the tuner.
+    pub name: &'static str,
+    /// The dispatches.
+    pub kernels: Vec<Kernel>,
+    /// Sizes of the scratch buffers in bytes.
+    pub scratch: Vec<usize>,
+}
+
+impl Candidate {
+    /// One dispatch without scratch memory.
+    pub fn single(name: &'static str, kernel: Kernel) -> Self {
+        Candidate { name, kernels: vec![kernel], scratch: Vec::new() }
+    }
+}

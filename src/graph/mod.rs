@@ -1,0 +1,351 @@
+//! The ground floor: the network as nodes, and the passes over it. Pure data - no device, no files.
+//!
+//! `Graph` (built by layers or by hand) -> [`grad`] -> [`fuse`] -> [`plan`] -> a [`plan::Plan`], which the
+//! `gpu` module plays. Operations are known here only through the [`Op`] trait.
+
+mod caps;
+mod desc;
+pub mod fuse;
+pub mod grad;
+mod index;
+mod kernel;
+mod op;
+mod param;
+pub mod plan;
+pub mod wgsl;
+mod tensor;
+
+pub use caps::Caps;
+pub use desc::{DType, Desc, Shape};
+pub use kernel::{Arg, Candidate, Const, Kernel, Shader, float};
+pub use op::{Backward, Io, Op, Place, Pointwise, View};
+pub(crate) use param::Memory;
+pub use param::{Param, Role};
+pub use tensor::Tensor;
+
+use crate::{Error, Result};
+use std::cell::{Ref, RefCell};
+use std::collections::HashMap;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One output of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value {
+    /// The node's place in the graph.
+    pub node: usize,
+    /// Which of its outputs.
+    pub output: usize,
+}
+
+/// Where a node's outputs come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Written by the host, or bound by the app, before each run.
+    Input(String),
+    /// Persistent state, as it was before the run.
+    Param(Param),
+    /// Fixed data.
+    Constant(Arc<[u32]>),
+    /// Computed.
+    Op(Rc<dyn Op>),
+}
+
+/// A node of the graph.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What makes its outputs.
+    pub source: Source,
+    /// What it reads.
+    pub inputs: Vec<Value>,
+    /// What it makes.
+    pub outputs: Vec<Desc>,
+}
+
+impl Node {
+    /// The operation, if it is one.
+    pub fn op(&self) -> Option<&Rc<dyn Op>> {
+        match &self.source {
+            Source::Op(op) => Some(op),
+            _ => None,
+        }
+    }
+
+    /// A short name for listings.
+    pub fn name(&self) -> String {
+        match &self.source {
+            Source::Input(name) => name.clone(),
+            Source::Param(param) => param.name(),
+            Source::Constant(_) => "constant".into(),
+            Source::Op(op) => op.name().into(),
+        }
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) id: u64,
+    pub(crate) nodes: Vec<Node>,
+    /// For each label-like input: it must stay below this bound, which is checked when it is written.
+    pub(crate) bounds: HashMap<usize, (u32, Vec<u32>)>,
+    error: Option<Error>,
+    known: HashMap<String, usize>,
+    random: Option<(Param, Value)>,
+    salt: u32,
+}
+
+/// A network under construction: nodes with static shapes, in the order in which they were made.
+///
+/// Building never fails and never panics: the first mistake is kept, with the caller's file and line, and
+/// comes back from [`Graph::error`] and from `Gpu::compile`.
+#[derive(Clone)]
+pub struct Graph(Rc<RefCell<Inner>>);
+
+impl Default for Graph {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Graph(Rc::new(RefCell::new(Inner {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            nodes: Vec::new(),
+            bounds: HashMap::new(),
+            error: None,
+            known: HashMap::new(),
+            random: None,
+            salt: 0,
+        })))
+    }
+
+    pub(crate) fn inner(&self) -> Ref<'_, Inner> {
+        self.0.borrow()
+    }
+
+    /// A number that no other graph of this process has.
+    pub fn id(&self) -> u64 {
+        self.inner().id
+    }
+
+    fn add(&self, source: Source, inputs: Vec<Value>, outputs: Vec<Desc>) -> usize {
+        let mut inner = self.0.borrow_mut();
+        inner.nodes.push(Node { source, inputs, outputs });
+        inner.nodes.len() - 1
+    }
+
+    fn leaf(&self, source: Source, desc: Desc) -> Tensor {
+        let node = self.add(source, Vec::new(), vec![desc.clone()]);
+        Tensor::new(self.clone(), Value { node, output: 0 }, desc)
+    }
+
+    /// An f32 tensor that is written before each run.
+    pub fn input(&self, shape: impl Into<Shape>) -> Tensor {
+        self.input_of(Desc::f32(shape))
+    }
+
+    /// A u32 tensor (labels, indices) that is written before each run.
+    pub fn input_u32(&self, shape: impl Into<Shape>) -> Tensor {
+        self.input_of(Desc::new(shape, DType::U32))
+    }
+
+    /// A tensor of any type that is written before each run.
+    pub fn input_of(&self, desc: Desc) -> Tensor {
+        let name = format!("input{}", self.inner().nodes.len());
+        self.leaf(Source::Input(name), desc)
+    }
+
+    /// Persistent state as a tensor: its values before the run. The same parameter gives the same node.
+    pub fn param(&self, param: &Param) -> Tensor {
+        let known = self
+            .inner()
+            .nodes
+            .iter()
+            .position(|node| matches!(&node.source, Source::Param(other) if other == param));
+        match known {
+            Some(node) => Tensor::new(self.clone(), Value { node, output: 0 }, param.desc().clone()),
+            None => self.leaf(Source::Param(param.clone()), param.desc().clone()),
+        }
+    }
+
+    /// Fixed f32 data.
+    #[track_caller]
+    pub fn constant(&self, shape: impl Into<Shape>, values: &[f32]) -> Tensor {
+        self.words(Desc::f32(shape), values.iter().map(|v| v.to_bits()).collect())
+    }
+
+    /// Fixed u32 data.
+    #[track_caller]
+    pub fn constant_u32(&self, shape: impl Into<Shape>, values: &[u32]) -> Tensor {
+        self.words(Desc::new(shape, DType::U32), values.into())
+    }
+
+    #[track_caller]
+    fn words(&self, desc: Desc, words: Arc<[u32]>) -> Tensor {
+        if words.len() != desc.elements() {
+            self.fail("constant", format!("{} values were given for the shape {}", words.len(), desc.shape));
+        }
+        self.leaf(Source::Constant(words), desc)
+    }
+
+    /// The state of the graph's random numbers, u32 [2]: seed and step. A program that uses it counts the step up
+    /// at its end, so that every run draws anew.
+    pub fn random(&self) -> Tensor {
+        if let Some((_, value)) = &self.inner().random {
+            return Tensor::new(self.clone(), *value, Desc::new([2], DType::U32));
+        }
+        let param = Param::new_u32("random", Role::State, [2], &[0, 0]);
+        let tensor = self.param(&param);
+        self.0.borrow_mut().random = Some((param, tensor.value()));
+        tensor
+    }
+
+    /// A number for one random node, so that two nodes of one step draw different numbers.
+    pub(crate) fn salt(&self) -> u32 {
+        let mut inner = self.0.borrow_mut();
+        inner.salt += 1;
+        inner.salt
+    }
+
+    pub(crate) fn random_state(&self) -> Option<Param> {
+        self.inner().random.as_ref().map(|(param, _)| param.clone())
+    }
+
+    /// Declares that the u32 input behind `tensor` must stay below `bound` (or be one of `except`); writes check it.
+    pub(crate) fn bound(&self, tensor: &Tensor, bound: u32, except: &[u32]) {
+        let mut inner = self.0.borrow_mut();
+        let mut node = tensor.value().node;
+        while let (Source::Op(op), Some(input)) = (&inner.nodes[node].source, inner.nodes[node].inputs.first()) {
+            if !op.alias() {
+                return;
+            }
+            node = input.node;
+        }
+        if matches!(inner.nodes[node].source, Source::Input(_)) {
+            inner.bounds.insert(node, (bound, except.to_vec()));
+        }
+    }
+
+    /// Remembers the first mistake.
+    #[track_caller]
+    pub(crate) fn fail(&self, op: &str, message: impl Into<String>) {
+        let site = Location::caller();
+        let mut inner = self.0.borrow_mut();
+        if inner.error.is_none() {
+            inner.error = Some(Error::Graph {
+                op: op.into(),
+                message: message.into(),
+                site: format!("{}:{}", site.file(), site.line()),
+            });
+        }
+    }
+
+    /// A tensor that stands for a failed operation; a graph with one never compiles.
+    #[track_caller]
+    pub(crate) fn poison(&self, op: &str, message: impl Into<String>) -> Tensor {
+        self.fail(op, message);
+        self.leaf(Source::Constant([0].into()), Desc::f32([]))
+    }
+
+    /// Takes the first mistake made while building, if there was one.
+    pub fn error(&self) -> Result<()> {
+        match self.0.borrow_mut().error.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a mistake was made.
+    pub fn failed(&self) -> bool {
+        self.inner().error.is_some()
+    }
+
+    /// Adds an operation; gives its outputs. Equal operations on equal inputs become one node.
+    #[track_caller]
+    pub fn push(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Vec<Tensor> {
+        let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
+        if inputs.iter().any(|t| t.graph().id() != self.id()) {
+            self.fail(op.name(), "its inputs belong to different graphs");
+        }
+        if self.failed() {
+            return vec![self.poison(op.name(), "")];
+        }
+        let outputs = match op.outputs(&descs) {
+            Ok(outputs) => outputs,
+            Err(message) => return vec![self.poison(op.name(), message)],
+        };
+        let values: Vec<Value> = inputs.iter().map(|t| t.value()).collect();
+        let key = op.state().is_empty().then(|| format!("{op:?}{values:?}"));
+        let known = key.as_ref().and_then(|key| self.inner().known.get(key).copied());
+        let node = known.unwrap_or_else(|| self.add(Source::Op(Rc::new(op)), values, outputs.clone()));
+        if let Some(key) = key {
+            self.0.borrow_mut().known.insert(key, node);
+        }
+        let tensor = |(output, desc)| Tensor::new(self.clone(), Value { node, output }, desc);
+        outputs.into_iter().enumerate().map(tensor).collect()
+    }
+
+    /// [`Graph::push`] for an operation with one output.
+    #[track_caller]
+    pub fn push1(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Tensor {
+        let name = op.name();
+        match self.push(op, inputs).into_iter().next() {
+            Some(tensor) => tensor,
+            None => self.poison(name, "it has no output"),
+        }
+    }
+
+    /// Adds an operation that changes state in place; it takes effect when it is in a [`Function`].
+    #[track_caller]
+    pub fn update(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Update {
+        let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
+        let values = inputs.iter().map(|t| t.value()).collect();
+        if let Err(message) = op.outputs(&descs) {
+            self.fail(op.name(), message);
+        }
+        Update(self.add(Source::Op(Rc::new(op)), values, Vec::new()))
+    }
+
+    /// What a program shall compute: these outputs.
+    pub fn function<'a>(&self, outputs: impl IntoIterator<Item = &'a Tensor>) -> Function {
+        let outputs = outputs.into_iter().cloned().collect();
+        Function { graph: self.clone(), outputs, updates: Vec::new(), settings: Vec::new() }
+    }
+}
+
+/// A node that changes state, see [`Graph::update`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Update(pub(crate) usize);
+
+/// What to compile: outputs, and state updates that take place after every read of the old state.
+#[derive(Clone)]
+pub struct Function {
+    pub(crate) graph: Graph,
+    pub(crate) outputs: Vec<Tensor>,
+    pub(crate) updates: Vec<Update>,
+    pub(crate) settings: Vec<(String, Param, usize)>,
+}
+
+impl Function {
+    /// Adds an output.
+    pub fn output(mut self, tensor: &Tensor) -> Self {
+        self.outputs.push(tensor.clone());
+        self
+    }
+
+    /// Adds an update.
+    pub fn update(mut self, update: Update) -> Self {
+        self.updates.push(update);
+        self
+    }
+
+    /// Names a hyper-parameter: element `index` of `param`, to be set between runs.
+    pub fn setting(mut self, name: impl Into<String>, param: &Param, index: usize) -> Self {
+        self.settings.push((name.into(), param.clone(), index));
+        self
+    }
+}

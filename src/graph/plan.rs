@@ -1,0 +1,491 @@
+//! The planning pass: from fused units to dispatches over recycled buffers.
+
+use super::fuse::{Fused, Unit, fuse};
+use super::{Arg, Candidate, Caps, Desc, Function, Inner, Io, Kernel, Param, Place, Source, Value};
+use crate::ops::pointwise;
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Bytes that every planned region is rounded up to, so that kernels may move whole vec4s.
+const GRAIN: usize = 16;
+
+/// Which memory a region lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Memory {
+    /// A buffer of the program, by its place in [`Plan::buffers`].
+    Own(usize),
+    /// A slab that holds parameters.
+    Slab(u64),
+}
+
+/// A stretch of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Region {
+    /// Where.
+    pub memory: Memory,
+    /// From which byte.
+    pub offset: usize,
+    /// How many bytes.
+    pub bytes: usize,
+}
+
+/// A buffer that the program owns.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// Its size.
+    pub bytes: usize,
+    /// Its contents, where they are fixed.
+    pub constant: Option<Arc<[u32]>>,
+}
+
+/// One dispatch with its bindings resolved.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The nodes it computes.
+    pub label: String,
+    /// The candidate that was chosen.
+    pub candidate: &'static str,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Its bindings, in order, and whether it writes through them.
+    pub bindings: Vec<(Region, bool)>,
+    /// Bytes read and written, each binding counted once.
+    pub bytes: usize,
+    /// Floating-point operations (of the whole unit, at its first dispatch).
+    pub flops: u64,
+}
+
+/// A tensor that is written before or read after a run.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// The tensor's own value in the graph.
+    pub value: Value,
+    /// Name, for inputs.
+    pub name: String,
+    /// Shape and type.
+    pub desc: Desc,
+    /// Where it lies.
+    pub region: Region,
+    /// A bound that its elements must stay below, and exceptions from it.
+    pub bound: Option<(u32, Vec<u32>)>,
+}
+
+/// A compiled graph as data: dispatches in order over planned buffers.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program's buffers.
+    pub buffers: Vec<Buffer>,
+    /// The dispatches.
+    pub steps: Vec<Step>,
+    /// Tensors to write.
+    pub inputs: Vec<Port>,
+    /// Tensors to read.
+    pub outputs: Vec<Port>,
+}
+
+/// Every parameter that `function` reads or changes.
+pub fn params(function: &Function) -> Vec<Param> {
+    let inner = function.graph.inner();
+    let mut found: Vec<Param> = Vec::new();
+    let mut seen = vec![false; inner.nodes.len()];
+    let mut stack: Vec<usize> = function.outputs.iter().map(|t| t.value().node).collect();
+    stack.extend(function.updates.iter().map(|u| u.0));
+    while let Some(id) = stack.pop() {
+        if std::mem::replace(&mut seen[id], true) {
+            continue;
+        }
+        let node = &inner.nodes[id];
+        stack.extend(node.inputs.iter().map(|v| v.node));
+        match &node.source {
+            Source::Param(param) => found.push(param.clone()),
+            Source::Op(op) => found.extend(op.state()),
+            _ => {}
+        }
+    }
+    found.extend(function.settings.iter().map(|(_, param, _)| param.clone()));
+    found.sort_by_key(Param::id);
+    found.dedup();
+    found
+}
+
+impl Plan {
+    /// Plans `function` for a device with `caps`, its parameters lying where `place` says.
+    pub fn new(function: &Function, caps: &Caps, place: &dyn Fn(&Param) -> Place) -> Result<Plan> {
+        let fused = fuse(function, caps.storage_buffers);
+        let inner = function.graph.inner();
+        let mut planner = Planner::new(&inner, caps, place, &fused);
+        for (at, unit) in fused.units.iter().enumerate() {
+            planner.unit(at, unit)?;
+        }
+        let mut outputs = Vec::new();
+        for (tensor, value) in function.outputs.iter().zip(&fused.outputs) {
+            let region = planner.region(*value)?;
+            outputs.push(Port {
+                value: tensor.value(),
+                name: inner.nodes[value.node].name(),
+                desc: tensor.desc().clone(),
+                region,
+                bound: None,
+            });
+        }
+        Ok(Plan { buffers: planner.buffers, steps: planner.steps, inputs: planner.inputs, outputs })
+    }
+
+    /// Bytes of all the program's own buffers.
+    pub fn bytes(&self) -> usize {
+        self.buffers.iter().map(|b| b.bytes).sum()
+    }
+}
+
+struct Planner<'a> {
+    inner: &'a Inner,
+    caps: &'a Caps,
+    place: &'a dyn Fn(&Param) -> Place,
+    /// For each value, the last unit that reads it; `usize::MAX` for outputs.
+    last: HashMap<Value, usize>,
+    regions: HashMap<Value, Region>,
+    /// Values that go into a buffer shared by an op's packed inputs.
+    packed: HashMap<Value, Region>,
+    packs: HashMap<Vec<Value>, (Region, Vec<usize>)>,
+    free: Vec<usize>,
+    tables: HashMap<Arc<[u32]>, usize>,
+    buffers: Vec<Buffer>,
+    steps: Vec<Step>,
+    inputs: Vec<Port>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(inner: &'a Inner, caps: &'a Caps, place: &'a dyn Fn(&Param) -> Place, fused: &Fused) -> Self {
+        let mut planner = Planner {
+            inner,
+            caps,
+            place,
+            last: HashMap::new(),
+            regions: HashMap::new(),
+            packed: HashMap::new(),
+            packs: HashMap::new(),
+            free: Vec::new(),
+            tables: HashMap::new(),
+            buffers: Vec::new(),
+            steps: Vec::new(),
+            inputs: Vec::new(),
+        };
+        for (at, unit) in fused.units.iter().enumerate() {
+            let operands = unit.expr.iter().flat_map(|e| &e.operands).map(|o| o.value);
+            for value in unit.inputs.iter().copied().chain(operands) {
+                planner.last.insert(value, at);
+            }
+        }
+        for &value in &fused.outputs {
+            planner.last.insert(value, usize::MAX);
+        }
+        planner.pack(fused);
+        planner
+    }
+
+    fn desc(&self, value: Value) -> &'a Desc {
+        &self.inner.nodes[value.node].outputs[value.output]
+    }
+
+    /// Lays out the buffers of packed inputs; values that only those ops read are computed right into them.
+    fn pack(&mut self, fused: &Fused) {
+        let packs = |unit: &Unit| self.inner.nodes[unit.node].op().map_or(0, |op| op.packed());
+        let mut others: HashMap<Value, bool> = fused.outputs.iter().map(|&v| (v, true)).collect();
+        for unit in &fused.units {
+            let own = packs(unit);
+            let operands = unit.expr.iter().flat_map(|e| &e.operands).map(|o| o.value);
+            for value in unit.inputs[own.min(unit.inputs.len())..].iter().copied().chain(operands) {
+                others.insert(value, true);
+            }
+        }
+        let produced: Vec<Value> = fused.units.iter().flat_map(|u| u.outputs.iter().copied()).collect();
+        for unit in &fused.units {
+            let own = packs(unit);
+            let key = unit.inputs[..own].to_vec();
+            if own == 0 || self.packs.contains_key(&key) {
+                continue;
+            }
+            let mut offsets: HashMap<Value, usize> = HashMap::new();
+            let mut total = 0;
+            for &value in &key {
+                offsets.entry(value).or_insert_with(|| {
+                    let offset = total;
+                    total += self.inner.nodes[value.node].outputs[value.output].bytes().next_multiple_of(256);
+                    offset
+                });
+            }
+            let memory = Memory::Own(self.buffers.len());
+            self.buffers.push(Buffer { bytes: total.max(GRAIN), constant: None });
+            for (&value, &offset) in &offsets {
+                let bytes = self.desc(value).bytes();
+                let free = !others.contains_key(&value) && produced.contains(&value);
+                if free && !self.packed.contains_key(&value) {
+                    self.packed.insert(value, Region { memory, offset, bytes });
+                }
+            }
+            let offsets = key.iter().map(|v| offsets[v]).collect();
+            self.packs.insert(key, (Region { memory, offset: 0, bytes: total }, offsets));
+        }
+    }
+
+    fn limit(&self, what: String, bytes: usize) -> Result<()> {
+        let most = self.caps.binding.min(self.caps.buffer);
+        if bytes as u64 <= most {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            what,
+            need: format!("{bytes} bytes in one buffer"),
+            limit: format!("{most} bytes"),
+            remedy: "split the tensor or use a smaller batch".into(),
+        })
+    }
+
+    /// A buffer of the program for `bytes` bytes: the smallest free one that fits, else a new one.
+    fn allocate(&mut self, what: &str, bytes: usize) -> Result<Region> {
+        let padded = bytes.next_multiple_of(GRAIN).max(GRAIN);
+        self.limit(what.into(), padded)?;
+        // A much larger buffer is left for a tensor that needs it.
+        let fits = |&(_, size): &(usize, usize)| size >= padded && size <= 2 * padded.max(4096);
+        let free = self.free.iter().map(|&id| (id, self.buffers[id].bytes)).filter(fits).min_by_key(|&(_, size)| size);
+        let id = match free {
+            Some((id, _)) => {
+                self.free.retain(|&other| other != id);
+                id
+            }
+            None => {
+                self.buffers.push(Buffer { bytes: padded, constant: None });
+                self.buffers.len() - 1
+            }
+        };
+        Ok(Region { memory: Memory::Own(id), offset: 0, bytes })
+    }
+
+    fn constant(&mut self, words: &Arc<[u32]>) -> Region {
+        let id = match self.tables.get(words) {
+            Some(&id) => id,
+            None => {
+                let bytes = (words.len() * 4).next_multiple_of(GRAIN).max(GRAIN);
+                self.buffers.push(Buffer { bytes, constant: Some(words.clone()) });
+                self.tables.insert(words.clone(), self.buffers.len() - 1);
+                self.buffers.len() - 1
+            }
+        };
+        Region { memory: Memory::Own(id), offset: 0, bytes: words.len() * 4 }
+    }
+
+    /// Where a value is; leaves get their place at the first question.
+    fn region(&mut self, value: Value) -> Result<Region> {
+        if let Some(region) = self.regions.get(&value) {
+            return Ok(*region);
+        }
+        let node = &self.inner.nodes[value.node];
+        let desc = self.desc(value);
+        let region = match &node.source {
+            Source::Param(param) => self.param(param),
+            Source::Constant(words) => self.constant(words),
+            Source::Input(name) => {
+                let bytes = desc.bytes();
+                let padded = bytes.next_multiple_of(GRAIN).max(GRAIN);
+                self.limit(format!("the input {desc}"), padded)?;
+                self.buffers.push(Buffer { bytes: padded, constant: None });
+                let region = Region { memory: Memory::Own(self.buffers.len() - 1), offset: 0, bytes };
+                let bound = self.inner.bounds.get(&value.node).cloned();
+                self.inputs.push(Port { value, name: name.clone(), desc: desc.clone(), region, bound });
+                region
+            }
+            Source::Op(op) => {
+                let message = format!("the node {} was read before it was computed", op.name());
+                return Err(Error::argument("plan", message));
+            }
+        };
+        self.regions.insert(value, region);
+        Ok(region)
+    }
+
+    fn param(&self, param: &Param) -> Region {
+        let place = (self.place)(param);
+        Region { memory: Memory::Slab(place.slab), offset: place.offset * 4, bytes: param.desc().bytes() }
+    }
+
+    /// Plans one unit: places its outputs, chooses its kernels, frees what it read last.
+    fn unit(&mut self, at: usize, unit: &Unit) -> Result<()> {
+        let node = &self.inner.nodes[unit.node];
+        let Some(op) = node.op().cloned() else { return Ok(()) };
+        let mut inputs = Vec::new();
+        for &value in &unit.inputs {
+            inputs.push(self.region(value)?);
+        }
+        let mut operands = Vec::new();
+        for operand in unit.expr.iter().flat_map(|e| &e.operands) {
+            operands.push(self.region(operand.value)?);
+        }
+        let (pack, offsets) = match self.packs.get(&unit.inputs[..op.packed().min(unit.inputs.len())]) {
+            Some((region, offsets)) if op.packed() > 0 => (Some(*region), offsets.clone()),
+            _ => (None, Vec::new()),
+        };
+        if let Some(pack) = pack {
+            self.gather_pack(&unit.inputs[..op.packed()], &inputs, pack, &offsets)?;
+        }
+        let mut outputs = Vec::new();
+        for &value in &unit.outputs {
+            let region = match self.packed.get(&value) {
+                Some(region) => *region,
+                None => self.allocate(&format!("{} ({})", unit.label, self.desc(value)), self.desc(value).bytes())?,
+            };
+            self.regions.insert(value, region);
+            outputs.push(region);
+        }
+        let state: Vec<Param> = op.state();
+        let places: Vec<Place> = state.iter().map(|p| (self.place)(p)).collect();
+        let in_descs: Vec<Desc> = unit.inputs.iter().zip(&node.inputs).map(|(_, v)| self.desc(*v).clone()).collect();
+        let out_descs: Vec<Desc> = unit.outputs.iter().map(|v| self.desc(*v).clone()).collect();
+        let element_offsets: Vec<usize> = offsets.iter().map(|o| o / 4).collect();
+        let candidate = if unit.pointwise {
+            pointwise::lower(unit, &out_descs[0], self.caps)
+        } else {
+            let io = Io { inputs: &in_descs, outputs: &node.outputs, state: &places, pack: &element_offsets };
+            let mut all = op.candidates(&io, self.caps);
+            if all.is_empty() {
+                return Err(Error::argument(op.name(), "no kernel fits this device's limits for these shapes"));
+            }
+            let mut chosen = all.swap_remove(self.caps.candidate % all.len());
+            if let (Some(expr), Some(kernel)) = (&unit.expr, chosen.kernels.last_mut()) {
+                pointwise::attach(expr, unit.inputs.len(), kernel);
+            }
+            chosen
+        };
+        let flops = op.flops(&in_descs, &out_descs)
+            + unit.expr.as_ref().map_or(0, |e| (e.lines.len() * out_descs[0].elements()) as u64);
+        let wiring = Wiring { inputs: [inputs, operands].concat(), outputs, state, pack };
+        self.emit(&unit.label, candidate, &wiring, flops)?;
+        self.release(at, unit);
+        Ok(())
+    }
+
+    /// Copies packed inputs that were not computed in place.
+    fn gather_pack(&mut self, values: &[Value], inputs: &[Region], pack: Region, offsets: &[usize]) -> Result<()> {
+        for ((&value, &from), &offset) in values.iter().zip(inputs).zip(offsets) {
+            let to = Region { memory: pack.memory, offset, bytes: from.bytes };
+            if from == to {
+                continue;
+            }
+            let candidate = pointwise::copy(self.desc(value), self.caps);
+            let wiring = Wiring { inputs: vec![from], outputs: vec![to], state: Vec::new(), pack: None };
+            self.emit("copy", candidate, &wiring, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Turns a candidate's kernels into steps.
+    fn emit(&mut self, label: &str, candidate: Candidate, wiring: &Wiring, flops: u64) -> Result<()> {
+        let mut scratch = Vec::new();
+        for &bytes in &candidate.scratch {
+            scratch.push(self.allocate(&format!("scratch of {label}"), bytes)?);
+        }
+        let mut flops = Some(flops);
+        for kernel in candidate.kernels {
+            let mut bindings = Vec::new();
+            for arg in &kernel.args {
+                let region = match arg {
+                    Arg::In(n) => wiring.inputs[*n],
+                    Arg::Out(n) => wiring.outputs[*n],
+                    Arg::ScratchIn(n) | Arg::ScratchOut(n) => scratch[*n],
+                    Arg::Table(words) => self.constant(words),
+                    Arg::State(n) => self.param(&wiring.state[*n]),
+                    Arg::Slab(n) => {
+                        let region = self.param(&wiring.state[*n]);
+                        Region { offset: 0, bytes: usize::MAX, ..region }
+                    }
+                    Arg::Pack => wiring.pack.ok_or_else(|| Error::argument(label, "it has no packed inputs"))?,
+                };
+                bindings.push((region, arg.writes()));
+            }
+            if kernel.grid.iter().any(|&g| g > self.caps.groups) {
+                return Err(Error::Limit {
+                    what: format!("the grid of {label}"),
+                    need: format!("{:?} workgroups", kernel.grid),
+                    limit: format!("{} along each axis", self.caps.groups),
+                    remedy: "use a smaller batch".into(),
+                });
+            }
+            let sized = bindings.iter().filter(|(r, _)| r.bytes != usize::MAX);
+            self.steps.push(Step {
+                label: label.into(),
+                candidate: candidate.name,
+                bytes: sized.map(|(r, _)| r.bytes).sum(),
+                kernel,
+                bindings,
+                flops: flops.take().unwrap_or(0),
+            });
+        }
+        for region in scratch {
+            self.give_back(region);
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, region: Region) {
+        if let Memory::Own(id) = region.memory {
+            self.free.push(id);
+        }
+    }
+
+    /// Frees the buffers of values that no later unit reads.
+    fn release(&mut self, at: usize, unit: &Unit) {
+        let operands = unit.expr.iter().flat_map(|e| &e.operands).map(|o| o.value);
+        let mut done: Vec<Value> = unit.inputs.iter().copied().chain(operands).collect();
+        done.extend(unit.outputs.iter().copied());
+        done.sort_unstable();
+        done.dedup();
+        for value in done {
+            let dead = self.last.get(&value).is_none_or(|&last| last <= at);
+            let computed = self.inner.nodes[value.node].op().is_some();
+            if dead && computed && !self.packed.contains_key(&value) {
+                if let Some(region) = self.regions.get(&value).copied() {
+                    self.give_back(region);
+                }
+            }
+        }
+    }
+}
+
+struct Wiring {
+    inputs: Vec<Region>,
+    outputs: Vec<Region>,
+    state: Vec<Param>,
+    pack: Option<Region>,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>3}  {:<34} {:<26} {:>14} {:>11} {:>9}  buffers", "", "node", "kernel", "grid", "bytes", "MFLOP")?;
+        for (n, step) in self.steps.iter().enumerate() {
+            let kernel = format!("{}:{}", step.kernel.shader.name.trim_end_matches(".wgsl"), step.kernel.entry);
+            let [x, y, z] = step.kernel.grid;
+            let buffers: Vec<String> = step
+                .bindings
+                .iter()
+                .map(|(region, writes)| {
+                    let name = match region.memory {
+                        Memory::Own(id) => format!("b{id}"),
+                        Memory::Slab(id) => format!("p{id}+{}", region.offset),
+                    };
+                    if *writes { format!(">{name}") } else { name }
+                })
+                .collect();
+            let label: String = step.label.chars().take(34).collect();
+            writeln!(
+                f,
+                "{n:>3}  {label:<34} {kernel:<26} {:>14} {:>11} {:>9.2}  {}",
+                format!("{x}x{y}x{z}"),
+                step.bytes,
+                step.flops as f64 / 1e6,
+                buffers.join(" ")
+            )?;
+        }
+        write!(f, "{} dispatches, {} buffers, {} bytes", self.steps.len(), self.buffers.len(), self.bytes())
+    }
+}

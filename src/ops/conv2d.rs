@@ -1,0 +1,338 @@
+//! Two-dimensional convolution and its two gradients, each of which is bilinear and so has the others for gradients.
+
+use super::gemm::{self, Extents};
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shader, Tensor};
+use crate::shader;
+
+/// Stride, padding, dilation (each `[height, width]`) and groups of a convolution.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Conv2dOptions {
+    stride: [usize; 2],
+    before: [usize; 2],
+    after: [usize; 2],
+    dilation: [usize; 2],
+    groups: usize,
+    flip: bool,
+}
+
+impl Default for Conv2dOptions {
+    fn default() -> Self {
+        Conv2dOptions { stride: [1; 2], before: [0; 2], after: [0; 2], dilation: [1; 2], groups: 1, flip: false }
+    }
+}
+
+impl Conv2dOptions {
+    /// Stride 1, no padding, no dilation, one group, cross-correlation.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Input pixels from one output to the next.
+    pub fn stride(mut self, stride: [usize; 2]) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// Zeros on both sides.
+    pub fn padding(mut self, padding: [usize; 2]) -> Self {
+        (self.before, self.after) = (padding, padding);
+        self
+    }
+
+    /// Zeros before (top, left) and after (bottom, right), where they differ.
+    pub fn padding_each(mut self, before: [usize; 2], after: [usize; 2]) -> Self {
+        (self.before, self.after) = (before, after);
+        self
+    }
+
+    /// Input pixels from one tap to the next.
+    pub fn dilation(mut self, dilation: [usize; 2]) -> Self {
+        self.dilation = dilation;
+        self
+    }
+
+    /// Groups of channels that do not see each other; as many as channels makes the convolution depthwise.
+    pub fn groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// Convolution in the mathematical sense, `y[p] = sum over t of x[p - t] w[t]`: the kernel is flipped in both
+    /// axes. Without it the operation is the cross-correlation that deep learning calls convolution.
+    pub fn flipped(mut self, flip: bool) -> Self {
+        self.flip = flip;
+        self
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Forward,
+    InputGrad,
+    WeightGrad,
+}
+
+/// y from (x, w), dx from (dy, w), or dw from (x, dy).
+#[derive(Debug)]
+struct Conv2d {
+    kind: Kind,
+    options: Conv2dOptions,
+    /// For the gradients: what they are the gradient of.
+    result: Option<Desc>,
+}
+
+/// Every extent of one convolution.
+struct Dims {
+    batch: usize,
+    groups: usize,
+    ci: usize,
+    co: usize,
+    image: [usize; 2],
+    out: [usize; 2],
+    kernel: [usize; 2],
+}
+
+impl Conv2d {
+    fn forward(options: &Conv2dOptions, x: &Desc, w: &Desc) -> Result<Desc, String> {
+        let groups = options.groups;
+        if x.shape.len() != 4 || w.shape.len() != 4 || x.dtype != DType::F32 || w.dtype != DType::F32 {
+            return Err(format!("it needs f32 images [N, C, H, W] and weights [out, in / groups, kh, kw], not {x} and {w}"));
+        }
+        if groups == 0 || x.shape[1] % groups != 0 || w.shape[0] % groups != 0 || x.shape[1] / groups != w.shape[1] {
+            return Err(format!("the channels of {x} and the weights {w} do not fit for {groups} groups"));
+        }
+        let mut shape = vec![x.shape[0], w.shape[0]];
+        for side in 0..2 {
+            let (k, s, d) = (w.shape[2 + side], options.stride[side], options.dilation[side]);
+            if k == 0 || s == 0 || d == 0 {
+                return Err("kernel size, stride and dilation must be at least 1".into());
+            }
+            let extent = x.shape[2 + side] + options.before[side] + options.after[side];
+            let reach = d * (k - 1) + 1;
+            if extent < reach {
+                return Err(format!("the kernel reaches {reach}, but the padded image is only {extent} ({x}, {w})"));
+            }
+            shape.push((extent - reach) / s + 1);
+        }
+        Ok(Desc::f32(shape))
+    }
+
+    fn dims(&self, io: &Io<'_>) -> Dims {
+        let (x, w, y) = match self.kind {
+            Kind::Forward => (&io.inputs[0], &io.inputs[1], &io.outputs[0]),
+            Kind::InputGrad => (&io.outputs[0], &io.inputs[1], &io.inputs[0]),
+            Kind::WeightGrad => (&io.inputs[0], &io.outputs[0], &io.inputs[1]),
+        };
+        Dims {
+            batch: x.shape[0],
+            groups: self.options.groups,
+            ci: w.shape[1],
+            co: w.shape[0] / self.options.groups,
+            image: [x.shape[2], x.shape[3]],
+            out: [y.shape[2], y.shape[3]],
+            kernel: [w.shape[2], w.shape[3]],
+        }
+    }
+
+    /// The extents as constants of a shader; `padding` may be negative and then wraps around.
+    fn set(&self, kernel: Kernel, d: &Dims, padding: [isize; 2]) -> Kernel {
+        kernel
+            .set("GROUPS", d.groups)
+            .set("CI", d.ci)
+            .set("CO", d.co)
+            .set("H", d.image[0])
+            .set("W", d.image[1])
+            .set("HO", d.out[0])
+            .set("WO", d.out[1])
+            .set("KH", d.kernel[0])
+            .set("KW", d.kernel[1])
+            .set("SH", self.options.stride[0])
+            .set("SW", self.options.stride[1])
+            .set("DH", self.options.dilation[0])
+            .set("DW", self.options.dilation[1])
+            .set("PH", padding[0] as i32 as u32)
+            .set("PW", padding[1] as i32 as u32)
+    }
+
+    fn before(&self) -> [isize; 2] {
+        self.options.before.map(|p| p as isize)
+    }
+
+    /// As an implicit matrix product.
+    fn gemm(&self, d: &Dims, caps: &Caps) -> Vec<Candidate> {
+        let taps = d.kernel[0] * d.kernel[1];
+        let (pixels, outs) = (d.batch * d.image[0] * d.image[1], d.batch * d.out[0] * d.out[1]);
+        let (shader, m, n, k, along): (Shader, _, _, _, _) = match self.kind {
+            Kind::Forward => (shader!("conv2d_forward.wgsl"), d.co, outs, d.ci * taps, [true, false]),
+            Kind::InputGrad => (shader!("conv2d_input_grad.wgsl"), d.ci, pixels, d.co * taps, [true, false]),
+            Kind::WeightGrad => (shader!("conv2d_weight_grad.wgsl"), d.co, d.ci * taps, outs, [true, true]),
+        };
+        let make = |entry| {
+            self.set(Kernel::new(shader, entry), d, self.before())
+                .set("FLIP", self.options.flip)
+                .set("A_ALONG_K", along[0])
+                .set("B_ALONG_K", along[1])
+        };
+        gemm::candidates(make, Extents { batches: d.groups, m, n, k }, &[Arg::In(0), Arg::In(1)], caps)
+    }
+
+    /// The register-blocked kernel for CPU-like adapters, forward or (at stride 1) for the input's gradient.
+    fn rows(&self, d: Dims, caps: &Caps) -> Option<Candidate> {
+        let kw = d.kernel[1];
+        let taps = d.kernel[0] * kw;
+        let mut flip = self.options.flip;
+        let (mut d, mut padding) = (d, self.before());
+        let (mut w_out, mut w_in) = (d.ci * taps, taps);
+        if self.kind == Kind::InputGrad {
+            if self.options.stride != [1, 1] {
+                return None;
+            }
+            (w_out, w_in) = (w_in, w_out);
+            for (side, p) in padding.iter_mut().enumerate() {
+                *p = (self.options.dilation[side] * (d.kernel[side] - 1)) as isize - *p;
+            }
+            flip = !flip;
+            d = Dims { ci: d.co, co: d.ci, image: d.out, out: d.image, ..d };
+        }
+        let (sw, dw) = (self.options.stride[1], self.options.dilation[1]);
+        let lanes = gemm::lanes(caps);
+        let (channels, pixels) = block(d.co, d.out[1], kw, sw, dw, lanes)?;
+        let turn = |stride: usize| if flip { (stride as u32).wrapping_neg() } else { stride as u32 };
+        let tiles = (d.batch * d.out[0] * d.out[1].div_ceil(pixels)).div_ceil(8);
+        let mut kernel = self
+            .set(Kernel::new(shader!("conv2d_rows.wgsl"), "rows"), &d, padding)
+            .set("BATCH", d.batch)
+            .set("W_OUT", w_out)
+            .set("W_IN", w_in)
+            .set("W_Y", turn(kw))
+            .set("W_X", turn(1))
+            .set("W_START", if flip { taps - 1 } else { 0 })
+            .set("CHANNELS", channels)
+            .set("PIXELS", pixels)
+            .set("LANES", lanes)
+            .bind([Arg::In(0), Arg::In(1), Arg::Out(0)])
+            .grid(caps.fold(tiles * d.co.div_ceil(channels) * d.groups));
+        if lanes > 1 {
+            kernel = kernel.replace("from_lane", gemm::SHUFFLE);
+        }
+        Some(Candidate::single("rows", kernel))
+    }
+
+    /// The register-blocked kernel for CPU-like adapters, for the weights' gradient.
+    fn weight_rows(&self, d: &Dims, caps: &Caps) -> Option<Candidate> {
+        let [kh, kw] = d.kernel;
+        let lanes = gemm::lanes(caps);
+        let pixels = [8, 7, 6, 5, 4].into_iter().min_by_key(|p| (d.out[1].div_ceil(*p) * p, 8 - p))?;
+        let channels = [16, 8, 4, 2, 1].into_iter().find(|c| c * kw <= 96 && (*c == 1 || *c < 2 * d.co))?;
+        if channels * kw > 96 || pixels * self.options.stride[1] + kw * self.options.dilation[1] > 64 {
+            return None;
+        }
+        let groups = (d.ci * kh).div_ceil(8) * d.co.div_ceil(channels) * d.groups;
+        let splits = if groups >= 16 { 1 } else { (16 / groups).clamp(1, d.batch * d.out[0]) };
+        let mut kernel = self
+            .set(Kernel::new(shader!("conv2d_weight_grad_rows.wgsl"), "weight_rows"), d, self.before())
+            .set("FLIP", self.options.flip)
+            .set("BATCH", d.batch)
+            .set("CHANNELS", channels)
+            .set("PIXELS", pixels)
+            .set("LANES", lanes)
+            .bind([Arg::In(0), Arg::In(1)]);
+        if lanes > 1 {
+            kernel = kernel.replace("from_lane", gemm::SHUFFLE);
+        }
+        let count = d.groups * d.co * d.ci * kh * kw;
+        Some(gemm::split("rows", kernel, groups, splits, count, caps))
+    }
+}
+
+/// Channels and pixels per lane: the block with the least work for each useful product, within the registers.
+fn block(co: usize, width: usize, kw: usize, stride: usize, dilation: usize, lanes: usize) -> Option<(usize, usize)> {
+    let mut best: Option<(f64, (usize, usize))> = None;
+    for channels in [1, 2, 4, 8, 12, 16] {
+        for pixels in [1, 2, 4, 7, 8, 14, 16] {
+            let span = (pixels - 1) * stride + (kw - 1) * dilation + 1;
+            if channels * pixels > 112 || channels * pixels * kw > 1200 || span > 64 {
+                continue;
+            }
+            // A load costs about as much as twelve multiply-adds, a shuffle as one.
+            let loads = span + (channels * kw).div_ceil(lanes);
+            let work = (channels * pixels * kw + channels * kw + 12 * loads) as f64;
+            let waste = (co.div_ceil(channels) * channels * width.div_ceil(pixels) * pixels) as f64 / (co * width) as f64;
+            let cost = work * waste / (channels * pixels * kw) as f64;
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, (channels, pixels)));
+            }
+        }
+    }
+    best.map(|(_, block)| block)
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Forward => "conv2d",
+            Kind::InputGrad => "conv2d_input_grad",
+            Kind::WeightGrad => "conv2d_weight_grad",
+        }
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        match &self.result {
+            Some(desc) => Ok(vec![desc.clone()]),
+            None => Ok(vec![Self::forward(&self.options, &inputs[0], &inputs[1])?]),
+        }
+    }
+
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (a, b, g) = (node.x(0), node.x(1), node.dy());
+        let make = |kind, inputs: [&Tensor; 2], like: Option<&Tensor>| {
+            let result = like.map(|t| t.desc().clone());
+            Some(a.graph().push1(Conv2d { kind, options: self.options.clone(), result }, &inputs))
+        };
+        match self.kind {
+            // a = x, b = w
+            Kind::Forward => {
+                vec![make(Kind::InputGrad, [&g, b], Some(a)), make(Kind::WeightGrad, [a, &g], Some(b))]
+            }
+            // a = dy, b = w; g has x's shape
+            Kind::InputGrad => vec![make(Kind::Forward, [&g, b], None), make(Kind::WeightGrad, [&g, a], Some(b))],
+            // a = x, b = dy; g has w's shape
+            Kind::WeightGrad => vec![make(Kind::InputGrad, [b, &g], Some(a)), make(Kind::Forward, [a, &g], None)],
+        }
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let d = self.dims(io);
+        let products = self.gemm(&d, caps);
+        let rows = match self.kind {
+            Kind::WeightGrad => self.weight_rows(&d, caps),
+            _ => self.rows(d, caps),
+        };
+        let rows = rows.filter(|_| caps.cpu);
+        rows.into_iter().chain(products).collect()
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+
+    fn flops(&self, inputs: &[Desc], outputs: &[Desc]) -> u64 {
+        // Two for each weight and output pixel, whichever of the three is computed.
+        let (w, y) = match self.kind {
+            Kind::Forward => (&inputs[1], &outputs[0]),
+            Kind::InputGrad => (&inputs[1], &inputs[0]),
+            Kind::WeightGrad => (&outputs[0], &inputs[1]),
+        };
+        2 * (y.elements() * w.shape[1] * w.shape[2] * w.shape[3]) as u64
+    }
+}
+
+impl Tensor {
+    /// Convolution: images [N, C, H, W] with weights [out, C / groups, kh, kw] -> [N, out, Ho, Wo], where
+    /// `Ho = (H + padding - dilation (kh - 1) - 1) / stride + 1`.
+    #[track_caller]
+    pub fn conv2d(&self, weight: &Tensor, options: &Conv2dOptions) -> Tensor {
+        let op = Conv2d { kind: Kind::Forward, options: options.clone(), result: None };
+        self.graph().push1(op, &[self, weight])
+    }
+}

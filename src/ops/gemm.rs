@@ -1,0 +1,80 @@
+//! What products, convolutions and their gradients share: shapes of the kernels in `shaders/gemm.wgsl`.
+
+use crate::graph::{Arg, Candidate, Caps, Kernel};
+use crate::shader;
+
+/// Extents of a (batched) product [M, K] x [K, N].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extents {
+    pub batches: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+impl Extents {
+    fn count(&self) -> usize {
+        self.batches * self.m * self.n
+    }
+}
+
+/// Reads a value of another lane of the subgroup.
+pub(crate) const SHUFFLE: &str = "fn from_lane(value: f32, lane: u32) -> f32 {\n    return subgroupShuffle(value, lane);\n}";
+
+/// Lanes that can share loads through the register file: 8 on the CPU adapters that have subgroups.
+pub(crate) fn lanes(caps: &Caps) -> usize {
+    if caps.subgroup == Some(8) { 8 } else { 1 }
+}
+
+/// The candidates for a product, given a kernel without entry-dependent settings; the preferred one first.
+/// `args` are the operands; the output is `Arg::Out(0)`.
+pub(crate) fn candidates(
+    make: impl Fn(&'static str) -> Kernel,
+    extents: Extents,
+    args: &[Arg],
+    caps: &Caps,
+) -> Vec<Candidate> {
+    let with_extents = |entry| {
+        make(entry)
+            .set("BATCHES", extents.batches)
+            .set("M", extents.m)
+            .set("N", extents.n)
+            .set("K", extents.k)
+            .bind(args.iter().cloned())
+    };
+    let tiles = extents.batches * extents.m.div_ceil(64) * extents.n.div_ceil(64);
+    // Enough workgroups for a large GPU, of at least 128 steps each.
+    let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
+    let tile = split("tile", with_extents("tile"), tiles, splits, extents.count(), caps);
+    let rows = [12, 8, 4, 1].into_iter().min_by_key(|rows| (extents.m.div_ceil(*rows) * (rows + 8), 12 - rows)).unwrap_or(12);
+    let blocks = extents.batches * extents.m.div_ceil(rows) * extents.n.div_ceil(64);
+    let lanes = lanes(caps);
+    let mut block = with_extents("block").set("ROWS", rows).set("LANES", lanes);
+    if lanes > 1 {
+        block = block.replace("from_lane", SHUFFLE);
+    }
+    let splits = if blocks >= 16 { 1 } else { (32 / blocks.max(1)).min(extents.k / 64).max(1) };
+    let block = split("block", block, blocks, splits, extents.count(), caps);
+    if caps.cpu { vec![block, tile] } else { vec![tile, block] }
+}
+
+/// A kernel whose sum over k is cut into `splits` parts, and the kernel that adds them where there are several.
+pub(crate) fn split(
+    name: &'static str,
+    kernel: Kernel,
+    groups: usize,
+    splits: usize,
+    count: usize,
+    caps: &Caps,
+) -> Candidate {
+    let kernel = kernel.set("SPLITS", splits).grid(caps.fold(groups * splits));
+    if splits == 1 {
+        return Candidate::single(name, kernel.bind([Arg::Out(0)]));
+    }
+    let sum = Kernel::new(shader!("splits.wgsl"), "sum_splits")
+        .set("COUNT", count)
+        .set("SPLITS", splits)
+        .bind([Arg::ScratchIn(0), Arg::Out(0)])
+        .grid(caps.fold(count.div_ceil(64)));
+    Candidate { name, kernels: vec![kernel.bind([Arg::ScratchOut(0)]), sum], scratch: vec![count * splits * 4] }
+}

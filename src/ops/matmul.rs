@@ -1,0 +1,146 @@
+//! Matrix products: `matmul` with batches and any transposition, and `linear`.
+
+use super::gemm::{self, Extents};
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor, View};
+use crate::shader;
+
+/// `a x b` over the last two axes, each transposed first if so marked; leading axes are batches that broadcast.
+#[derive(Debug)]
+struct Matmul {
+    transpose_a: bool,
+    transpose_b: bool,
+}
+
+impl Matmul {
+    /// (M, N, K) of these operands.
+    fn extents(&self, a: &Desc, b: &Desc) -> Result<(usize, usize, usize), String> {
+        if a.shape.len() < 2 || b.shape.len() < 2 || a.dtype != DType::F32 || b.dtype != DType::F32 {
+            return Err(format!("it needs f32 matrices, not {a} and {b}"));
+        }
+        let last = |d: &Desc, flip: bool| {
+            let (r, c) = (d.shape[d.shape.len() - 2], d.shape[d.shape.len() - 1]);
+            if flip { (c, r) } else { (r, c) }
+        };
+        let ((m, k), (other, n)) = (last(a, self.transpose_a), last(b, self.transpose_b));
+        if k != other {
+            return Err(format!("the inner extents of {a} and {b} differ: {k} and {other}"));
+        }
+        Ok((m, n, k))
+    }
+}
+
+fn batch_shape(desc: &Desc) -> Shape {
+    Shape::from(&desc.shape[..desc.shape.len() - 2])
+}
+
+impl Op for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        let (a, b) = (&inputs[0], &inputs[1]);
+        let (m, n, _) = self.extents(a, b)?;
+        let batch = batch_shape(a).broadcast(&batch_shape(b));
+        let mut shape = batch.ok_or_else(|| format!("the batches of {a} and {b} do not broadcast"))?.to_vec();
+        shape.extend([m, n]);
+        Ok(vec![Desc::f32(shape)])
+    }
+
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (a, b, dy) = (node.x(0), node.x(1), node.dy());
+        // With Y = A B: dA = dY B', dB = A' dY, each transposed as the operand is stored.
+        let da = if self.transpose_a {
+            b.matmul_t(&dy, self.transpose_b, true)
+        } else {
+            dy.matmul_t(b, false, !self.transpose_b)
+        };
+        let db = if self.transpose_b {
+            dy.matmul_t(a, true, self.transpose_a)
+        } else {
+            a.matmul_t(&dy, !self.transpose_a, false)
+        };
+        vec![Some(da.sum_to(&a.desc().shape)), Some(db.sum_to(&b.desc().shape))]
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let (a, b) = (&io.inputs[0], &io.inputs[1]);
+        let Ok((m, n, k)) = self.extents(a, b) else { return Vec::new() };
+        let batch = batch_shape(&io.outputs[0]);
+        let begin = |name: &str, desc: &Desc| {
+            let view = View::broadcast(&batch_shape(desc), &batch);
+            let each = desc.shape[desc.shape.len() - 2..].iter().product::<usize>();
+            format!("fn {name}(batch: u32) -> u32 {{\n    return ({}) * {each}u;\n}}", view.wgsl("batch"))
+        };
+        let (begin_a, begin_b) = (begin("a_batch", a), begin("b_batch", b));
+        let make = |entry| {
+            Kernel::new(shader!("matmul.wgsl"), entry)
+                .set("A_M", if self.transpose_a { 1 } else { k })
+                .set("A_K", if self.transpose_a { m } else { 1 })
+                .set("B_K", if self.transpose_b { 1 } else { n })
+                .set("B_N", if self.transpose_b { k } else { 1 })
+                .set("A_ALONG_K", !self.transpose_a)
+                .set("B_ALONG_K", self.transpose_b)
+                .replace("a_batch", begin_a.clone())
+                .replace("b_batch", begin_b.clone())
+        };
+        let extents = Extents { batches: batch.elements(), m, n, k };
+        gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], caps)
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+
+    fn flops(&self, inputs: &[Desc], outputs: &[Desc]) -> u64 {
+        let k = self.extents(&inputs[0], &inputs[1]).map_or(0, |e| e.2);
+        2 * (k * outputs[0].elements()) as u64
+    }
+}
+
+impl Tensor {
+    /// Matrix product over the last two axes, the others being batches that broadcast; a vector is taken as a row
+    /// (left) or a column (right), as in PyTorch.
+    #[track_caller]
+    pub fn matmul(&self, other: &Tensor) -> Tensor {
+        match (self.rank(), other.rank()) {
+            (0, _) | (_, 0) => self.graph().poison("matmul", format!("{} and {}: a scalar is no matrix", self.desc(), other.desc())),
+            (1, 1) => self.unsqueeze(0).matmul_t(&other.unsqueeze(1), false, false).reshape([]),
+            (1, _) => self.unsqueeze(0).matmul_t(other, false, false).squeeze(-2),
+            (_, 1) => self.matmul_t(&other.unsqueeze(1), false, false).squeeze(-1),
+            _ => self.matmul_t(other, false, false),
+        }
+    }
+
+    /// [`Tensor::matmul`] of the operands' transposes, which are read in place.
+    #[track_caller]
+    pub fn matmul_t(&self, other: &Tensor, transpose_a: bool, transpose_b: bool) -> Tensor {
+        // Nothing is transposed by a batch that only the left operand has, so it is more rows of one product.
+        if self.rank() > 2 && other.rank() == 2 && !transpose_a {
+            let rows = self.elements() / self.shape()[self.rank() - 1].max(1);
+            let flat = self.reshape([rows, self.shape()[self.rank() - 1]]);
+            let y = self.graph().push1(Matmul { transpose_a, transpose_b }, &[&flat, other]);
+            if self.graph().failed() {
+                return y;
+            }
+            let mut shape = self.shape()[..self.rank() - 1].to_vec();
+            shape.push(y.shape()[1]);
+            return y.reshape(shape);
+        }
+        self.graph().push1(Matmul { transpose_a, transpose_b }, &[self, other])
+    }
+
+    /// `x W' + b`: x [..., in], weight [out, in], bias [out] -> [..., out].
+    #[track_caller]
+    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let y = if self.rank() == 1 {
+            self.unsqueeze(0).matmul_t(weight, false, true).squeeze(0)
+        } else {
+            self.matmul_t(weight, false, true)
+        };
+        match bias {
+            Some(bias) => y + bias,
+            None => y,
+        }
+    }
+}

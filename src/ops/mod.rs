@@ -1,0 +1,35 @@
+//! The operations: shape rule, gradient rule and kernels of each, one file per family beside its shader.
+//!
+//! | file | methods of [`Tensor`](crate::Tensor) | shader |
+//! |---|---|---|
+//! | `unary` | `relu`, `gelu`, `exp`, ... | `math.wgsl`, `pointwise.wgsl` |
+//! | `binary` | `+ - * /`, `maximum`, `gt`, `where_`, ... | `pointwise.wgsl` |
+//! | `shape` | `reshape`, `permute`, `slice`, `expand`, ... | (index rules) |
+//! | `movement` | `concat`, `pad`, `gather`, `index_select` | `movement.wgsl` |
+//! | `reduce` | `sum`, `mean`, `max`, `argmax`, `var`, ... | `reduce.wgsl` |
+//! | `matmul` | `matmul`, `linear` | `matmul.wgsl`, `gemm.wgsl` |
+//! | `conv2d` | `conv2d` | `conv2d.wgsl`, `conv2d_direct.wgsl` |
+//! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
+//! | `softmax` | `softmax`, `log_softmax`, `logsumexp` | `softmax.wgsl` |
+//! | `loss` | `cross_entropy`, `mse_loss` | (composed) |
+//! | `random` | `dropout` | `random.wgsl` |
+
+mod binary;
+mod conv2d;
+mod gemm;
+mod loss;
+mod matmul;
+mod movement;
+pub(crate) mod pointwise;
+mod pool;
+mod random;
+mod reduce;
+mod shape;
+mod softmax;
+mod unary;
+
+pub use conv2d::Conv2dOptions;
+pub use movement::PadMode;
+pub use loss::{CrossEntropy, Reduction};
+pub use pool::Window;
+pub(crate) use random::Tick;

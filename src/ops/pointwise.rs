@@ -1,0 +1,176 @@
+//! Code for fused pointwise expressions: kernels of their own, and epilogues of other kernels.
+
+use crate::graph::fuse::{Expr, Operand, Unit};
+use crate::graph::{Arg, Candidate, Caps, DType, Desc, Kernel, Value, View};
+use crate::shader;
+use std::fmt::Write;
+
+/// The kernel of a pointwise unit.
+pub(crate) fn lower(unit: &Unit, desc: &Desc, caps: &Caps) -> Candidate {
+    match &unit.expr {
+        Some(expr) => Candidate::single("pointwise", kernel(expr, desc, caps)),
+        None => copy(desc, caps),
+    }
+}
+
+/// A plain copy from input 0 to output 0.
+pub(crate) fn copy(desc: &Desc, caps: &Caps) -> Candidate {
+    let value = Value { node: 0, output: 0 };
+    let operand = Operand { value, path: Vec::new(), dtype: desc.dtype };
+    let expr = Expr { lines: Vec::new(), result: "e0".into(), operands: vec![operand], dtype: desc.dtype };
+    Candidate::single("copy", kernel(&expr, desc, caps))
+}
+
+fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
+    let count = desc.elements().div_ceil(4);
+    let mut bindings = Bindings::new(expr, 0, 1);
+    let body = bindings.value4(expr, desc.elements());
+    let element = expr.dtype.wgsl();
+    Kernel::new(shader!("pointwise.wgsl"), "pointwise")
+        .set("COUNT", count)
+        .replace("Element", format!("alias Element = {element};"))
+        .replace("value4", bindings.declarations() + &body)
+        .bind([Arg::Out(0)].into_iter().chain(bindings.args))
+        .grid(caps.fold(count.div_ceil(64)))
+}
+
+/// Makes `expr` the epilogue of a kernel of an op with `inputs` inputs of its own.
+pub(crate) fn attach(expr: &Expr, inputs: usize, kernel: &mut Kernel) {
+    let bindings = Bindings::new(expr, inputs, kernel.args.len());
+    let mut body = bindings.declarations();
+    body.push_str("fn epilogue(v: f32, i: u32) -> f32 {\n");
+    for (n, operand) in expr.operands.iter().enumerate() {
+        let _ = writeln!(body, "    let e{n} = {};", format_args!("f{}[{}]", bindings.slots[n], operand.place("i")));
+    }
+    for line in &expr.lines {
+        let _ = writeln!(body, "    {line}");
+    }
+    let _ = write!(body, "    return {};\n}}\n", expr.result);
+    kernel.functions.push(("epilogue".into(), body));
+    kernel.args.extend(bindings.args);
+}
+
+/// How four neighbouring elements of an operand are read.
+#[derive(Clone, Copy, PartialEq)]
+enum Four {
+    /// As one vec4 at `index / 4`.
+    Vector,
+    /// One element for all four.
+    Splat,
+    /// One by one.
+    Gather,
+}
+
+/// The buffers an expression reads and how they are declared.
+struct Bindings {
+    args: Vec<Arg>,
+    /// For each operand, its binding.
+    slots: Vec<u32>,
+    /// For each binding, its element type.
+    types: Vec<(u32, DType, bool)>,
+}
+
+impl Bindings {
+    /// Numbers the operands' tensors from binding `first` on; as inputs they come after the op's own.
+    fn new(expr: &Expr, inputs: usize, first: usize) -> Self {
+        let mut bindings = Bindings { args: Vec::new(), slots: Vec::new(), types: Vec::new() };
+        let mut seen: Vec<Value> = Vec::new();
+        for (n, operand) in expr.operands.iter().enumerate() {
+            let place = seen.iter().position(|v| *v == operand.value).unwrap_or_else(|| {
+                seen.push(operand.value);
+                bindings.args.push(Arg::In(inputs + n));
+                bindings.types.push(((first + seen.len() - 1) as u32, operand.dtype, false));
+                seen.len() - 1
+            });
+            bindings.slots.push((first + place) as u32);
+        }
+        bindings
+    }
+
+    fn declarations(&self) -> String {
+        let declare = |(slot, dtype, vector): &(u32, DType, bool)| {
+            let element = if *vector { format!("vec4<{dtype}>") } else { dtype.to_string() };
+            format!("@group(0) @binding({slot}) var<storage, read> f{slot}: array<{element}>;\n")
+        };
+        self.types.iter().map(declare).collect()
+    }
+
+    /// `value` for one element and `value4` for four.
+    fn value4(&mut self, expr: &Expr, elements: usize) -> String {
+        let parameters: String =
+            expr.operands.iter().enumerate().map(|(n, o)| format!(", e{n}: {}", o.dtype)).collect();
+        let mut body = format!("fn value(i: u32{parameters}) -> Element {{\n");
+        for line in &expr.lines {
+            let _ = writeln!(body, "    {line}");
+        }
+        let _ = write!(body, "    return {};\n}}\nfn value4(q: u32) -> vec4<Element> {{\n    let i = q * 4u;\n", expr.result);
+        let fours: Vec<Four> = expr.operands.iter().map(four).collect();
+        for (n, four) in fours.iter().enumerate() {
+            let slot = self.slots[n];
+            let alone = (0..fours.len()).all(|m| self.slots[m] != slot || fours[m] == Four::Vector);
+            if let (Four::Vector, true, Some(entry)) = (four, alone, self.types.iter_mut().find(|t| t.0 == slot)) {
+                entry.2 = true;
+            }
+        }
+        // Lanes past the end of the output repeat its last element, lest they read past an operand's.
+        let lane = |k: usize| match elements % 4 {
+            0 => format!("(i + {k}u)"),
+            _ => format!("min(i + {k}u, {}u)", elements.saturating_sub(1)),
+        };
+        for (n, operand) in expr.operands.iter().enumerate() {
+            let slot = self.slots[n];
+            let vector = self.types.iter().any(|t| t.0 == slot && t.2);
+            let load = match fours[n] {
+                Four::Vector if vector && operand.path.is_empty() => format!("f{slot}[q]"),
+                Four::Vector if vector => format!("f{slot}[({}) / 4u]", operand.place("i")),
+                Four::Splat => format!("vec4<{}>(f{slot}[{}])", operand.dtype, operand.place("i")),
+                _ => {
+                    let each: Vec<String> = (0..4).map(|k| format!("f{slot}[{}]", operand.place(&lane(k)))).collect();
+                    format!("vec4<{}>({})", operand.dtype, each.join(", "))
+                }
+            };
+            let _ = writeln!(body, "    let e{n} = {load};");
+        }
+        let each: Vec<String> = "xyzw"
+            .chars()
+            .enumerate()
+            .map(|(k, c)| {
+                let arguments: String = (0..expr.operands.len()).map(|n| format!(", e{n}.{c}")).collect();
+                format!("value(i + {k}u{arguments})")
+            })
+            .collect();
+        let _ = write!(body, "    return vec4<Element>({});\n}}\n", each.join(", "));
+        body
+    }
+}
+
+impl Operand {
+    /// The index expression for output element `i`.
+    fn place(&self, i: &str) -> String {
+        self.path.iter().fold(i.to_string(), |i, view| format!("({})", view.wgsl(&i)))
+    }
+}
+
+/// How four elements that start at a multiple of four can be read.
+fn four(operand: &Operand) -> Four {
+    match operand.path.as_slice() {
+        [] => Four::Vector,
+        [view] => view.four(),
+        _ => Four::Gather,
+    }
+}
+
+impl View {
+    fn four(&self) -> Four {
+        let axes = self.merged();
+        match axes.last() {
+            None => Four::Splat,
+            Some(&(extent, 0)) if extent % 4 == 0 || axes.len() == 1 => Four::Splat,
+            Some(&(extent, 1)) if extent % 4 == 0 => {
+                let aligned = self.offset % 4 == 0 && axes[..axes.len() - 1].iter().all(|(_, stride)| stride % 4 == 0);
+                if aligned { Four::Vector } else { Four::Gather }
+            }
+            _ => Four::Gather,
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Reductions along any axes.
+
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor, View};
+use crate::shader;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Sum,
+    Max,
+    Min,
+    Prod,
+    ArgMax,
+    ArgMin,
+}
+
+/// One reduction; the result keeps the reduced axes with extent 1.
+#[derive(Debug)]
+struct Reduce {
+    kind: Kind,
+    axes: Vec<usize>,
+}
+
+/// Which element of `shape` is the r-th of line o, where `axes` run along the lines: index rules of `o` and `r`.
+fn lines(shape: &Shape, axes: &[usize]) -> String {
+    let strides = shape.strides();
+    let part = |along: bool, index: &str| {
+        let chosen: Vec<usize> = (0..shape.len()).filter(|axis| axes.contains(axis) == along).collect();
+        let view = View {
+            shape: chosen.iter().map(|&a| shape[a]).collect(),
+            strides: chosen.iter().map(|&a| strides[a] as isize).collect(),
+            offset: 0,
+        };
+        view.wgsl(index)
+    };
+    format!("fn place(o: u32, r: u32) -> u32 {{\n    return {} + {};\n}}", part(false, "o"), part(true, "r"))
+}
+
+impl Reduce {
+    fn code(&self) -> u32 {
+        match self.kind {
+            Kind::Sum => 0,
+            Kind::Max | Kind::ArgMax => 1,
+            Kind::Min | Kind::ArgMin => 2,
+            Kind::Prod => 3,
+        }
+    }
+}
+
+impl Op for Reduce {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Sum => "sum",
+            Kind::Max => "amax",
+            Kind::Min => "amin",
+            Kind::Prod => "prod",
+            Kind::ArgMax => "argmax",
+            Kind::ArgMin => "argmin",
+        }
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        let x = &inputs[0];
+        if x.dtype != DType::F32 {
+            return Err(format!("it needs an f32 tensor, not {x}; use cast"));
+        }
+        let empty = self.axes.iter().any(|&a| x.shape[a] == 0);
+        if empty && !matches!(self.kind, Kind::Sum | Kind::Prod) {
+            return Err(format!("{x} has no elements along the reduced axes"));
+        }
+        let shape: Vec<usize> =
+            x.shape.iter().enumerate().map(|(a, &n)| if self.axes.contains(&a) { 1 } else { n }).collect();
+        let dtype = if matches!(self.kind, Kind::ArgMax | Kind::ArgMin) { DType::U32 } else { DType::F32 };
+        Ok(vec![Desc::new(shape, dtype)])
+    }
+
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let x = node.x(0);
+        let dy = node.dy();
+        let dims: Vec<isize> = self.axes.iter().map(|&a| a as isize).collect();
+        let y = &node.outputs[0];
+        vec![match self.kind {
+            Kind::Sum => Some(dy.expand(x.shape())),
+            // Equal extrema share the gradient, as in PyTorch's amax.
+            Kind::Max | Kind::Min => {
+                let hits = x.eq(&y.expand(x.shape()));
+                let share = dy / hits.sum(&dims, true);
+                Some(hits * share)
+            }
+            // The product of the others, also where one factor is zero.
+            Kind::Prod => {
+                let zero = x.eq(&x.zeros_like());
+                let count = zero.sum(&dims, true);
+                let others = zero.where_(&x.ones_like(), x).prod(&dims, true) * count.eq(&count.ones_like());
+                let quotient = y / zero.where_(&x.ones_like(), x);
+                Some(dy * zero.where_(&others.expand(x.shape()), &quotient))
+            }
+            Kind::ArgMax | Kind::ArgMin => None,
+        }]
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let shape = &io.inputs[0].shape;
+        let (outputs, length) = (io.elements(), self.axes.iter().map(|&a| shape[a]).product::<usize>());
+        let rule = lines(shape, &self.axes);
+        let innermost = (0..shape.len()).rev().find(|&a| shape[a] != 1);
+        let inner = innermost.is_some_and(|a| self.axes.contains(&a));
+        let stage = |entry, outputs: usize, length: usize, splits: usize, inner: bool| {
+            Kernel::new(shader!("reduce.wgsl"), entry)
+                .set("OUTPUTS", outputs)
+                .set("LENGTH", length)
+                .set("SPLITS", splits)
+                .set("INNER", inner)
+                .set("KIND", self.code())
+                .set("COUNT", outputs * splits)
+                .grid(caps.fold((outputs * splits).div_ceil(64)))
+        };
+        if matches!(self.kind, Kind::ArgMax | Kind::ArgMin) {
+            let kernel = stage("arg", outputs, length, 1, false).replace("place", rule);
+            return vec![Candidate::single("serial", kernel.bind([Arg::In(0), Arg::Out(0)]))];
+        }
+        let mut candidate = Candidate { name: "staged", kernels: Vec::new(), scratch: Vec::new() };
+        let (mut length, mut inner, mut rule) = (length, inner, rule);
+        let mut from = Arg::In(0);
+        loop {
+            // Enough invocations to fill the device, and short runs, which also keeps rounding errors small.
+            let splits = if length <= 64 || (outputs >= 8192 && length <= 1024) { 1 } else { length.div_ceil(256) };
+            let to = if splits == 1 {
+                Arg::Out(0)
+            } else {
+                candidate.scratch.push(outputs * splits * 4);
+                Arg::ScratchOut(candidate.scratch.len() - 1)
+            };
+            let kernel = stage("reduce", outputs, length, splits, inner).replace("place", rule);
+            candidate.kernels.push(kernel.bind([from, to]));
+            if splits == 1 {
+                return vec![candidate];
+            }
+            from = Arg::ScratchIn(candidate.scratch.len() - 1);
+            rule = format!("fn place(o: u32, r: u32) -> u32 {{ return r * {outputs}u + o; }}");
+            (length, inner) = (splits, outputs == 1);
+        }
+    }
+
+    fn epilogue(&self) -> bool {
+        !matches!(self.kind, Kind::ArgMax | Kind::ArgMin)
+    }
+
+    fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
+        inputs[0].elements() as u64
+    }
+}
+
+/// Running sums along one axis.
+#[derive(Debug)]
+struct Cumsum(usize);
+
+impl Op for Cumsum {
+    fn name(&self) -> &'static str {
+        "cumsum"
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        match inputs[0].dtype {
+            DType::F32 => Ok(vec![inputs[0].clone()]),
+            _ => Err(format!("it needs an f32 tensor, not {}", inputs[0])),
+        }
+    }
+
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let dim = self.0 as isize;
+        vec![Some(node.dy().flip(dim).cumsum(dim).flip(dim))]
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let shape = &io.inputs[0].shape;
+        let lines_count = io.elements() / shape[self.0].max(1);
+        let kernel = Kernel::new(shader!("reduce.wgsl"), "cumsum")
+            .set("OUTPUTS", lines_count)
+            .set("LENGTH", shape[self.0])
+            .replace("place", lines(shape, &[self.0]))
+            .bind([Arg::In(0), Arg::Out(0)])
+            .grid(caps.fold(lines_count.div_ceil(64)));
+        vec![Candidate::single("serial", kernel)]
+    }
+}
+
+impl Tensor {
+    #[track_caller]
+    fn reduce(&self, kind: Kind, dims: &[isize], keepdim: bool) -> Tensor {
+        let axes = match self.desc().shape.axes(dims) {
+            Ok(axes) => axes,
+            Err(message) => return self.graph().poison("reduce", message),
+        };
+        let kept = self.graph().push1(Reduce { kind, axes: axes.clone() }, &[self]);
+        if keepdim || self.graph().failed() {
+            return kept;
+        }
+        let left = (0..self.rank()).filter(|a| !axes.contains(a)).map(|a| self.shape()[a]).collect::<Vec<_>>();
+        kept.reshape(left)
+    }
+
+    /// Sum along `dims` (none: all).
+    #[track_caller]
+    pub fn sum(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Kind::Sum, dims, keepdim)
+    }
+
+    /// Product along `dims`.
+    #[track_caller]
+    pub fn prod(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Kind::Prod, dims, keepdim)
+    }
+
+    /// Largest element along `dims`; equal ones share the gradient.
+    #[track_caller]
+    pub fn amax(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Kind::Max, dims, keepdim)
+    }
+
+    /// Smallest element along `dims`; equal ones share the gradient.
+    #[track_caller]
+    pub fn amin(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Kind::Min, dims, keepdim)
+    }
+
+    /// Place (u32) of the first largest element along `dims`, flat over them.
+    #[track_caller]
+    pub fn argmax(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Kind::ArgMax, dims, keepdim)
+    }
+
+    /// Place (u32) of the first smallest element along `dims`, flat over them.
+    #[track_caller]
+    pub fn argmin(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Kind::ArgMin, dims, keepdim)
+    }
+
+    /// How many elements a reduction along `dims` takes together.
+    fn length(&self, dims: &[isize]) -> f32 {
+        let axes = self.desc().shape.axes(dims).unwrap_or_default();
+        axes.iter().map(|&a| self.shape()[a]).product::<usize>() as f32
+    }
+
+    /// Mean along `dims`.
+    #[track_caller]
+    pub fn mean(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        self.sum(dims, keepdim) * (1.0 / self.length(dims))
+    }
+
+    /// Variance along `dims`, the sum of squares divided by `n - correction` (1: unbiased, 0: biased).
+    #[track_caller]
+    pub fn var(&self, dims: &[isize], correction: f32, keepdim: bool) -> Tensor {
+        let centred = self - self.mean(dims, true);
+        centred.square().sum(dims, keepdim) * (1.0 / (self.length(dims) - correction))
+    }
+
+    /// Standard deviation along `dims`: the root of [`Tensor::var`].
+    #[track_caller]
+    pub fn std(&self, dims: &[isize], correction: f32, keepdim: bool) -> Tensor {
+        self.var(dims, correction, keepdim).sqrt()
+    }
+
+    /// Euclidean norm along `dims`.
+    #[track_caller]
+    pub fn norm(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        self.square().sum(dims, keepdim).sqrt()
+    }
+
+    /// Running sums along `dim`.
+    #[track_caller]
+    pub fn cumsum(&self, dim: isize) -> Tensor {
+        match self.desc().shape.axis(dim) {
+            Ok(axis) => self.graph().push1(Cumsum(axis), &[self]),
+            Err(message) => self.graph().poison("cumsum", message),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Softmax and its logarithm along one axis.
+
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
+use crate::shader;
+
+#[derive(Debug)]
+struct Softmax {
+    axis: usize,
+    log: bool,
+}
+
+impl Op for Softmax {
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax" } else { "softmax" }
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        let x = &inputs[0];
+        if x.dtype != DType::F32 || x.shape[self.axis] == 0 {
+            return Err(format!("it needs f32 elements along dim {}, not {x}", self.axis));
+        }
+        Ok(vec![x.clone()])
+    }
+
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (dy, y, dim) = (node.dy(), &node.outputs[0], [self.axis as isize]);
+        vec![Some(if self.log {
+            let total = dy.sum(&dim, true);
+            dy - y.exp() * total
+        } else {
+            let inner = (&dy * y).sum(&dim, true);
+            y * (dy - inner)
+        })]
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let shape = &io.inputs[0].shape;
+        let length = shape[self.axis];
+        let inner: usize = shape[self.axis + 1..].iter().product();
+        let lines = io.elements() / length;
+        let kernel = |entry, groups| {
+            Kernel::new(shader!("softmax.wgsl"), entry)
+                .set("LINES", lines)
+                .set("LENGTH", length)
+                .set("INNER", inner)
+                .set("LOG", self.log)
+                .bind([Arg::In(0), Arg::Out(0)])
+                .grid(caps.fold(groups))
+        };
+        let serial = Candidate::single("serial", kernel("serial", lines.div_ceil(64)));
+        if inner != 1 {
+            return vec![serial];
+        }
+        let grouped = Candidate::single("grouped", kernel("grouped", lines));
+        if caps.cpu || length < 32 { vec![serial, grouped] } else { vec![grouped, serial] }
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+
+    fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
+        5 * inputs[0].elements() as u64
+    }
+}
+
+impl Tensor {
+    #[track_caller]
+    fn soft(&self, dim: isize, log: bool) -> Tensor {
+        match self.desc().shape.axis(dim) {
+            Ok(axis) => self.graph().push1(Softmax { axis, log }, &[self]),
+            Err(message) => self.graph().poison("softmax", message),
+        }
+    }
+
+    /// `exp(x) / sum(exp(x))` along `dim`, computed without overflow.
+    #[track_caller]
+    pub fn softmax(&self, dim: isize) -> Tensor {
+        self.soft(dim, false)
+    }
+
+    /// `log(softmax(x))` along `dim`.
+    #[track_caller]
+    pub fn log_softmax(&self, dim: isize) -> Tensor {
+        self.soft(dim, true)
+    }
+
+    /// `softmax(-x)` along `dim`.
+    #[track_caller]
+    pub fn softmin(&self, dim: isize) -> Tensor {
+        (-self).softmax(dim)
+    }
+
+    /// `log(sum(exp(x)))` along `dim`, computed without overflow.
+    #[track_caller]
+    pub fn logsumexp(&self, dim: isize, keepdim: bool) -> Tensor {
+        // The shift cancels, so no gradient flows through it.
+        let most = self.amax(&[dim], true).detach();
+        let total = (self - &most).exp().sum(&[dim], true).log() + most;
+        if keepdim { total } else { total.squeeze(dim) }
+    }
+}
