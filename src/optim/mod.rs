@@ -1,1 +1,5 @@
 //! Optimizers and learning-rate schedules.
+
+pub mod schedule;
+
+pub use schedule::Schedule;
