@@ -1,7 +1,7 @@
 //! A folder of image files, one folder per class.
 
-use std::fs::{DirEntry, File};
-use std::io::{BufReader, ErrorKind};
+use std::fs::DirEntry;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::imageops::FilterType;
@@ -92,16 +92,56 @@ fn is_image(path: &Path) -> bool {
 
 /// Decodes an image file, turned upright.
 fn decode(path: &Path) -> Result<DynamicImage> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let decoded = || -> Result<DynamicImage, ImageError> {
-        let mut decoder = ImageReader::new(BufReader::new(file)).with_guessed_format()?.into_decoder()?;
+        let mut decoder = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?.into_decoder()?;
         let orientation = decoder.orientation()?;
         let mut picture = DynamicImage::from_decoder(decoder)?;
         picture.apply_orientation(orientation);
         Ok(picture)
     };
-    decoded().map_err(|e| match e {
-        ImageError::IoError(e) if e.kind() != ErrorKind::UnexpectedEof => Error::io(path, e),
-        e => Error::format(path, format!("not a readable image ({e}); replace or remove the file")),
-    })
+    let broken = |why: String| Error::format(path, format!("not a readable image ({why}); replace or remove the file"));
+    let picture = decoded().map_err(|e| broken(e.to_string()))?;
+    if bytes.starts_with(&JPEG) && !jpeg_is_whole(&bytes) {
+        return Err(broken("a JPEG that is cut short, as it has no end marker".into()));
+    }
+    Ok(picture)
+}
+
+/// What a JPEG starts with.
+const JPEG: [u8; 2] = [0xff, 0xd8];
+
+/// Whether a JPEG reaches its end marker; decoders make up gray for what is missing. Segments are skipped by their
+/// length, so that the end of a thumbnail inside of one does not count.
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    let mut at = JPEG.len();
+    while let Some(&[marker, kind]) = bytes.get(at..at + 2) {
+        at += match (marker, kind) {
+            (0xff, 0xd9) => return true,
+            // Coded pixels, a fill byte, or a marker that stands alone.
+            (..0xff, _) | (0xff, 0xff) => 1,
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => 2,
+            // A segment: its length counts itself.
+            (0xff, _) => match bytes.get(at + 2..at + 4) {
+                Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
+                _ => return false,
+            },
+        };
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_jpeg_is_its_own() {
+        // A segment that holds a thumbnail's end, the start of a scan, coded pixels with an escaped 0xff and a restart.
+        let whole = b"\xff\xd8\xff\xe1\0\x04\xff\xd9\xff\xda\0\x02\x12\xff\0\x34\xff\xd0\x56\xff\xff\xd9and more";
+        assert!(jpeg_is_whole(whole));
+        let cut = whole.len() - 1 - b"and more".len();
+        assert!((0..=cut).all(|kept| !jpeg_is_whole(&whole[..kept])));
+        assert!(!jpeg_is_whole(b"\xff\xd8\xff\xe1\xff\xff"));
+    }
 }

@@ -5,8 +5,9 @@
 //! stretch, a size and a place; the line has a width and a pressure that change along it. It is inked by distance to
 //! the line, softened a little, and given noise.
 //!
-//! Images are 28 x 28, light on dark, like MNIST's, and meant to be of similar difficulty: a network that does well here
-//! does not do well on MNIST without having seen it.
+//! Images are 28 x 28, light on dark, like MNIST's. They are a task of their own, not a stand-in for MNIST's scores: a
+//! network of two convolutions and two linear layers, trained with Adam, gets about 93 % of unseen ones right after ten
+//! epochs of 1,000 images, 98 % after one epoch of 18,000 and 99 % after three.
 
 mod glyphs;
 mod pen;
@@ -29,7 +30,8 @@ const PORTION: usize = 64;
 ///
 /// Image `i` depends on `seed` and `i` only: a longer drawing starts with the shorter one, and the number of threads -
 /// all cores take part - changes nothing. Each run of ten images, from a multiple of ten on, has every digit once, in
-/// random order, so the classes are balanced. The arithmetic is exact on every machine, so the bytes are, too.
+/// random order, so the classes are balanced. The arithmetic keeps to operations that round alike on every machine, so the
+/// bytes are the same everywhere.
 ///
 /// # Errors
 ///
@@ -90,5 +92,43 @@ fn draw_one(seed: u64, i: u64, digit: u32, image: &mut [u8]) {
     for (byte, value) in image.iter_mut().zip(page) {
         // `as` keeps within 0 to 255.
         *byte = (value * contrast + noise * rng.bell() + 0.5) as u8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let one = draw_on(1, 300, 11).unwrap();
+        assert!([2, 3, 16].iter().all(|&threads| draw_on(threads, 300, 11).unwrap() == one));
+    }
+
+    #[test]
+    fn the_bytes_are_the_same_everywhere() {
+        // FNV-1a. The drawn digits are data that results are quoted for: a change here is a new dataset.
+        let drawn = draw(1_000, 1).unwrap();
+        let hash = drawn
+            .pixels
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        assert_eq!(hash, 1_881_330_439_284_178_269);
+    }
+
+    #[test]
+    fn every_way_of_writing_is_drawn() {
+        for (digit, ways) in glyphs::GLYPHS.iter().enumerate() {
+            assert!(ways.len() >= 3, "digit {digit} has {} ways", ways.len());
+            for stroke in ways.iter().copied().flatten() {
+                let doubled = stroke.windows(2).filter(|pair| pair[0] == pair[1]).count();
+                assert!(stroke.len() - doubled >= 2, "digit {digit}: {stroke:?}");
+                // The elastic field reaches from -50 to 50 and from 0 to 100.
+                assert!(
+                    stroke.iter().all(|&(x, y)| x.abs() <= 50 && (0..=100).contains(&y)),
+                    "digit {digit}: {stroke:?}"
+                );
+            }
+        }
     }
 }

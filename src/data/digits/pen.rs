@@ -28,18 +28,19 @@ pub(super) fn write(glyph: &[Stroke], rng: &mut Rng) -> Vec<Vec<Dab>> {
     let mut strokes: Vec<Vec<Dab>> = glyph.iter().map(|stroke| follow(stroke, rng)).collect();
     let field = Field::new(0.085, rng);
     let slant = hand(rng);
-    let (mut low, mut high) = (Vec2::MAX, Vec2::MIN);
+    let (mut low, mut high, mut widest) = (Vec2::MAX, Vec2::MIN, 1.0f32);
     for dab in strokes.iter_mut().flatten() {
         dab.at = slant.transform_point2(dab.at + field.at(dab.at));
         low = low.min(dab.at);
         high = high.max(dab.at);
+        widest = widest.max(dab.radius);
     }
 
     // The pen: mostly thin to middling, now and then a marker.
     let radius = 1.1 + 0.3 * rng.bell() + if rng.below(8) == 0 { 0.5 } else { 0.0 };
     let radius = radius.max(0.55);
     // On the paper: 15 to 22 pixels tall (or wide, where that is more), near the middle.
-    let room = SIDE as f32 - 2.0 * (radius + MARGIN);
+    let room = SIDE as f32 - 2.0 * (radius * widest + MARGIN);
     let extent = high - low;
     let size = (19.0 + 1.3 * rng.bell()).min(room) / extent.max_element().max(0.1);
     let shift = Vec2::new(rng.bell(), rng.bell()) * 1.2;
@@ -110,7 +111,7 @@ fn hand(rng: &mut Rng) -> Affine2 {
     let (cos, sin) = ((1.0 - half * half) / (1.0 + half * half), 2.0 * half / (1.0 + half * half));
     let turn = Mat2::from_cols(Vec2::new(cos, sin), Vec2::new(-sin, cos));
     let shear = Mat2::from_cols(Vec2::X, Vec2::new(-0.05 + 0.16 * rng.bell(), 1.0));
-    let stretch = Mat2::from_diagonal(Vec2::new((1.0 + 0.16 * rng.bell()).max(0.6), 1.0));
+    let stretch = Mat2::from_diagonal(Vec2::new((1.0 + 0.14 * rng.bell()).max(0.7), 1.0));
     Affine2::from_mat2(turn * shear * stretch)
 }
 
