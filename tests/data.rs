@@ -187,10 +187,7 @@ fn images_must_fit_together() {
     let new = |shape, bytes, labels: &[u32]| Images::new(shape, names(), vec![7; bytes], labels.to_vec());
     let message = |shape, bytes, labels| new(shape, bytes, labels).unwrap_err().to_string();
     assert!(new([3, 2, 2], 24, &[0, 1]).is_ok());
-    says(
-        message([1, 2, 2], 12, &[0, 1, 5, 6].as_slice()[..3].as_ref()),
-        "label 5 of image 2 names no class; there are 2",
-    );
+    says(message([1, 2, 2], 12, &[0, 1, 5]), "label 5 of image 2 names no class; there are 2");
     says(message([1, 2, 2], 9, &[0, 1]), "2 labels of 1 x 2 x 2 images (C x H x W) need 4 bytes each, but there are 9");
     says(message([1, 2, 2], 0, &[]), "there are none");
     says(message([1, 0, 2], 0, &[0]), "1 x 0 x 2 values (C x H x W) is not possible");

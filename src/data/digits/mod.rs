@@ -35,7 +35,7 @@ const PORTION: usize = 64;
 ///
 /// # Errors
 ///
-/// [`Error::Argument`] if `count` is 0 or more than fits in memory's addresses or in `u32`.
+/// [`Error::Argument`] if `count` is 0 or more than `u32` counts, or if the images do not fit in memory.
 pub fn draw(count: usize, seed: u64) -> Result<Images> {
     draw_on(std::thread::available_parallelism().map_or(1, NonZero::get), count, seed)
 }
@@ -45,7 +45,11 @@ fn draw_on(threads: usize, count: usize, seed: u64) -> Result<Images> {
     let Some(size) = count.checked_mul(SIZE).filter(|_| u32::try_from(count).is_ok()) else {
         return Err(Error::argument("count", format!("{count} digits are more than a dataset holds ({})", u32::MAX)));
     };
-    let mut pixels = vec![0u8; size];
+    let mut pixels = Vec::new();
+    if let Err(e) = pixels.try_reserve_exact(size) {
+        return Err(Error::argument("count", format!("{count} digits do not fit in memory ({e}); draw fewer")));
+    }
+    pixels.resize(size, 0u8);
     let mut labels = vec![0u32; count];
     let portions = pixels.chunks_mut(PORTION * SIZE).zip(labels.chunks_mut(PORTION));
     let work = Mutex::new((0u64..).step_by(PORTION).zip(portions));

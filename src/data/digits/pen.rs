@@ -39,7 +39,7 @@ pub(super) fn write(glyph: &[Stroke], rng: &mut Rng) -> Vec<Vec<Dab>> {
     // The pen: mostly thin to middling, now and then a marker.
     let radius = 1.1 + 0.3 * rng.bell() + if rng.below(8) == 0 { 0.5 } else { 0.0 };
     let radius = radius.max(0.55);
-    // On the paper: 15 to 22 pixels tall (or wide, where that is more), near the middle.
+    // On the paper: about 15 to 23 pixels tall (or wide, where that is more), near the middle.
     let room = SIDE as f32 - 2.0 * (radius * widest + MARGIN);
     let extent = high - low;
     let size = (19.0 + 1.3 * rng.bell()).min(room) / extent.max_element().max(0.1);
