@@ -141,7 +141,7 @@ fn read_case(folder: &Path, files: &mut Files, id: &str, case: &Value) -> Result
 }
 
 fn short(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).to_owned()
+    name.strip_prefix(prefix).unwrap_or_else(|| name.trim_start_matches('@')).to_owned()
 }
 
 fn read_tolerance(bounds: &Value) -> Option<Tolerance> {

@@ -117,9 +117,3 @@ impl Attrs<'_> {
         panic!("attribute `{name}` is missing or not as expected in {}", self.0)
     }
 }
-
-#[test]
-#[should_panic(expected = "attribute `dim`")]
-fn a_missing_attribute_is_named() {
-    Attrs(&serde_json::json!({"axis": 1})).i64("dim");
-}

@@ -29,22 +29,14 @@ impl fmt::Display for Worst {
 
 /// NaN equals NaN, an infinity equals itself. Lengths that differ are a miss, too.
 pub fn compare(got: &[f32], want: &[f64], rtol: f64, atol: f64) -> Result<(), Worst> {
-    compare_values(got.iter().map(|&v| f64::from(v)), want, rtol, atol)
-}
-
-/// [`compare`] for f64 results.
-pub fn compare_f64(got: &[f64], want: &[f64], rtol: f64, atol: f64) -> Result<(), Worst> {
-    compare_values(got.iter().copied(), want, rtol, atol)
-}
-
-fn compare_values(got: impl ExactSizeIterator<Item = f64>, want: &[f64], rtol: f64, atol: f64) -> Result<(), Worst> {
     if got.len() != want.len() {
         let (got, len) = (got.len(), want.len());
         return Err(Worst { index: got, got: f64::NAN, want: f64::NAN, ratio: f64::INFINITY, misses: len.max(1), len });
     }
     let mut worst: Option<Worst> = None;
     let mut misses = 0;
-    for (index, (got, &want)) in got.zip(want).enumerate() {
+    for (index, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let got = f64::from(got);
         let ratio = excess(got, want, rtol, atol);
         if ratio > 1.0 {
             misses += 1;

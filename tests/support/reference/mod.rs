@@ -1,5 +1,5 @@
 //! Plain f64 twins of every op: naive loops, written to be obviously right, never to be fast.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod array;
 mod attrs;
@@ -21,7 +21,7 @@ mod unary;
 pub use array::{Array, axis, broadcast_shape};
 pub use attrs::Attrs;
 pub use binary::{Binary, select, select_vjp};
-pub use compare::{Worst, compare, compare_f64};
+pub use compare::{Worst, compare};
 pub use conv::Conv2d;
 pub use matmul::{linear, linear_vjp, matmul, matmul_vjp};
 pub use pool::{AvgPool2d, MaxPool2d};
