@@ -87,7 +87,7 @@ fn twins_meet_the_golden_cases() {
         }
         let dy = case.cotangents[twin.output].to_array().reshape(twin.value(&inputs).shape);
         if let Some(grads) = twin.grads(&inputs, &dy) {
-            tally.formulas += tally.check_map(&case.id, &grads, &case.grads);
+            tally.formulas += tally.check_map(&format!("{} gradient of", case.id), &grads, &case.grads);
         }
         check_differences(&mut tally, &case, &twin, &inputs, &dy);
     }

@@ -12,17 +12,26 @@ pub fn matmul(a: &Array, b: &Array, transpose_a: bool, transpose_b: bool) -> Arr
     let [inner, n] = last_two(&b);
     assert_eq!(k, inner, "inner extents");
     shape.extend([m, n]);
-    Array::from_fn(shape, |index| {
-        let (at_a, at_b) = (&mut index.to_vec(), &mut index.to_vec());
-        let rank = index.len();
-        let mut sum = 0.0;
-        for k in 0..k {
-            at_a[rank - 1] = k;
-            at_b[rank - 2] = k;
-            sum += a.at_broadcast(at_a) * b.at_broadcast(at_b);
+    let batch = shape[..shape.len() - 2].to_vec();
+    let (of_a, of_b) = (matrix_numbers(batch_a, &batch), matrix_numbers(batch_b, &batch));
+    let mut y = Array::zeros(shape);
+    for (batch, out) in y.data.chunks_exact_mut((m * n).max(1)).enumerate() {
+        let a = &a.data[of_a[batch] * m * k..][..m * k];
+        let b = &b.data[of_b[batch] * k * n..][..k * n];
+        for row in 0..m {
+            for column in 0..n {
+                out[row * n + column] = (0..k).map(|i| a[row * k + i] * b[i * n + column]).sum();
+            }
         }
-        sum
-    })
+    }
+    y
+}
+
+/// Which matrix of an operand with batch axes `own` each matrix of the broadcast batch uses.
+fn matrix_numbers(own: &[usize], batch: &[usize]) -> Vec<usize> {
+    let count = own.iter().product::<usize>();
+    let numbers = Array::new(own, (0..count).map(|i| i as f64).collect());
+    numbers.broadcast_to(batch).data.into_iter().map(|i| i as usize).collect()
 }
 
 /// Gradients of [`matmul`] with respect to `a` and `b`.
