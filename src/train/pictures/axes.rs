@@ -79,14 +79,15 @@ impl Scale {
 
     fn decades(&self, count: usize) -> Vec<Tick> {
         let (first, last) = (self.low.floor() as i32, self.high.ceil() as i32);
-        let every = ((last - first) as usize / count.max(1) + 1) as i32;
+        let labelled = (self.high.floor() - self.low.ceil()).max(0.0) as usize + 1;
+        let every = labelled.div_ceil(count.max(1)) as i32;
         let mut ticks = Vec::new();
         for decade in first..=last {
             for digit in 1..10 {
                 let value = f64::from(digit) * 10f64.powi(decade);
                 let at = self.at(value);
                 if (-1e-4..=1.0001).contains(&at) {
-                    let labelled = digit == 1 && (decade - first) % every == 0;
+                    let labelled = digit == 1 && decade.rem_euclid(every) == 0;
                     let label = if labelled { power_of_ten(decade) } else { String::new() };
                     ticks.push(Tick { at, label });
                 }
@@ -172,7 +173,7 @@ impl Panel {
         let bottom = self.top + self.height;
         for tick in self.columns() {
             let x = self.left + tick.at * self.width;
-            canvas.text(x, bottom + 22.0, &tick.label, style.align(Align::Centre));
+            canvas.text(x, bottom + 24.0, &tick.label, style.align(Align::Centre));
         }
         for tick in self.rows() {
             let y = self.top + (1.0 - tick.at) * self.height;

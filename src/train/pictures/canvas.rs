@@ -68,10 +68,6 @@ impl Style {
     pub fn upright(self) -> Self {
         Self { upright: true, ..self }
     }
-
-    pub fn color(self, color: Rgb) -> Self {
-        Self { color, ..self }
-    }
 }
 
 /// The font that all text is set in.

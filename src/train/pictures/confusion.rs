@@ -15,7 +15,7 @@ const LEAST_NUMBERED: f32 = 26.0;
 /// Draws a confusion matrix: `counts[truth][predicted]`, with a name for each class.
 ///
 /// Right answers are blue, by their share of the row; mistakes are red, the most frequent one darkest. The last column
-/// gives the share of each class that was recognised.
+/// gives each class's recall: the share of it that was recognised.
 pub fn confusion(path: impl AsRef<Path>, counts: &[impl AsRef<[u32]>], names: &[impl AsRef<str>]) -> Result<()> {
     let counts: Vec<&[u32]> = counts.iter().map(AsRef::as_ref).collect();
     let n = names.len();
@@ -28,7 +28,7 @@ pub fn confusion(path: impl AsRef<Path>, counts: &[impl AsRef<[u32]>], names: &[
     }
     let cell = (720.0 / n as f32).floor().clamp(12.0, 72.0);
     let numbered = cell >= LEAST_NUMBERED;
-    // Names are as high as the cells allow; of more than about fifty classes only the colours are shown.
+    // A first sheet only to measure the names with; its successor has the room that they need.
     let mut canvas = Canvas::new(1.0, 1.0)?;
     let name_size = NAME_SIZE.min(cell * 0.9);
     let names: Vec<String> = names.iter().map(|name| canvas.font.fit(name.as_ref(), name_size, LONGEST_NAME)).collect();
@@ -72,6 +72,8 @@ pub fn confusion(path: impl AsRef<Path>, counts: &[impl AsRef<[u32]>], names: &[
             let y = top + (i as f32 + 0.5) * cell + style.size * 0.35;
             canvas.text(left + side + right - 8.0, y, &share, style);
         }
+        let style = Style::new(NAME_SIZE, MUTED).align(Align::Right);
+        canvas.text(left + side + right - 8.0, top - 10.0, "recall", style);
     }
     canvas.save(path.as_ref())
 }
@@ -98,7 +100,7 @@ fn cells(canvas: &mut Canvas, counts: &[&[u32]], left: f32, top: f32, cell: f32,
             let (x, y) = (left + j as f32 * cell, top + i as f32 * cell);
             canvas.rect(x + gap / 2.0, y + gap / 2.0, cell - gap, cell - gap, color);
             if numbered && count > 0 {
-                let style = Style::new(size, if strength > 0.55 { WHITE } else { INK }).align(Align::Centre);
+                let style = Style::new(size, if strength > 0.7 { WHITE } else { INK }).align(Align::Centre);
                 canvas.text(x + cell / 2.0, y + cell / 2.0 + size * 0.35, &count.to_string(), style);
             }
         }

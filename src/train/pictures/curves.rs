@@ -75,6 +75,8 @@ struct Line<'a> {
     name: &'a str,
     color: Rgb,
     points: Vec<(f64, f64)>,
+    /// Of a curve long enough for it.
+    smooth: Option<Vec<(f64, f64)>>,
 }
 
 fn lines<'a>(kind: Kind, curves: &[Curve<'a>], names: &[&str]) -> Vec<Line<'a>> {
@@ -84,8 +86,9 @@ fn lines<'a>(kind: Kind, curves: &[Curve<'a>], names: &[&str]) -> Vec<Line<'a>> 
         .map(|curve| {
             let place = names.iter().position(|&name| name == curve.name).unwrap_or_default();
             let finite = curve.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
-            let points = finite.map(|&(x, y)| (x, y * scale)).collect();
-            Line { name: curve.name, color: PALETTE[place % PALETTE.len()], points }
+            let points: Vec<(f64, f64)> = finite.map(|&(x, y)| (x, y * scale)).collect();
+            let smooth = (points.len() >= SMOOTH_FROM).then(|| smoothed(&points));
+            Line { name: curve.name, color: PALETTE[place % PALETTE.len()], points, smooth }
         })
         .filter(|line| !line.points.is_empty())
         .collect()
@@ -128,21 +131,24 @@ fn draw(canvas: &mut Canvas, left: f32, width: f32, kind: Kind, lines: &[Line]) 
     }
     panel.grid(canvas);
     panel.labels(canvas, "step");
-    for line in lines {
-        trace(canvas, &panel, line);
-    }
+    traces(canvas, &panel, lines);
 }
 
-fn trace(canvas: &mut Canvas, panel: &Panel, line: &Line) {
-    let points: Vec<(f32, f32)> = line.points.iter().map(|&(x, y)| panel.place(x, y)).collect();
-    if points.len() < SMOOTH_FROM {
+/// Draws the noisy curves first, so that none of them dims a smoothed one.
+fn traces(canvas: &mut Canvas, panel: &Panel, lines: &[Line]) {
+    let columns = panel.width as usize;
+    let place = |points: &[(f64, f64)]| points.iter().map(|&(x, y)| panel.place(x, y)).collect::<Vec<_>>();
+    for line in lines.iter().filter(|line| line.smooth.is_some()) {
+        canvas.polyline(&thinned(&place(&line.points), columns), 1.1, line.color, 80);
+    }
+    for line in lines {
+        let points = thinned(&place(line.smooth.as_ref().unwrap_or(&line.points)), columns);
         canvas.polyline(&points, 2.6, line.color, 255);
-        for (x, y) in points {
-            canvas.disc(x, y, 3.6, line.color);
+        if line.smooth.is_none() {
+            for (x, y) in points {
+                canvas.disc(x, y, 3.6, line.color);
+            }
         }
-    } else {
-        canvas.polyline(&thinned(&points, panel.width as usize), 1.1, line.color, 80);
-        canvas.polyline(&thinned(&smoothed(&points), panel.width as usize), 2.6, line.color, 255);
     }
 }
 
@@ -159,9 +165,8 @@ fn legend(canvas: &Canvas, width: f32, kind: Kind, lines: &[Line]) -> Vec<Entry>
     let (mut x, mut row) = (0.0, 0);
     let mut entries = Vec::new();
     for line in lines {
-        let values: Vec<(f32, f32)> = line.points.iter().map(|&(x, y)| (x as f32, y as f32)).collect();
-        let last = if values.len() < SMOOTH_FROM { values.last().copied() } else { settled(&values) };
-        let value = kind.format(last.map_or(0.0, |point| f64::from(point.1)));
+        let last = line.smooth.as_ref().unwrap_or(&line.points).last();
+        let value = kind.format(last.map_or(0.0, |point| point.1));
         let fixed = 32.0 + 8.0 + canvas.font.width(&value, LEGEND_SIZE);
         let name = canvas.font.fit(line.name, LEGEND_SIZE, width - fixed);
         let need = fixed + canvas.font.width(&name, LEGEND_SIZE);
@@ -174,21 +179,15 @@ fn legend(canvas: &Canvas, width: f32, kind: Kind, lines: &[Line]) -> Vec<Entry>
     entries
 }
 
-/// The mean of the last fiftieth of a noisy curve.
-fn settled(points: &[(f32, f32)]) -> Option<(f32, f32)> {
-    let tail = &points[points.len() - (points.len() / 50).clamp(1, points.len())..];
-    let sum: f64 = tail.iter().map(|point| f64::from(point.1)).sum();
-    tail.last().map(|&(x, _)| (x, (sum / tail.len() as f64) as f32))
-}
-
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
 }
 
-/// A moving average taken twice; its window shrinks towards both ends, so that they stay in place.
-fn smoothed(points: &[(f32, f32)]) -> Vec<(f32, f32)> {
+/// A moving average taken twice. Its window shrinks towards the start, where curves are steep; towards the end, where
+/// they are noisy, it keeps its past half.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let radius = (points.len() / 60).max(2);
-    let mut values: Vec<f64> = points.iter().map(|point| f64::from(point.1)).collect();
+    let mut values: Vec<f64> = points.iter().map(|point| point.1).collect();
     for _ in 0..2 {
         let mut sums = vec![0.0];
         sums.extend(values.iter().scan(0.0, |sum, value| {
@@ -197,11 +196,12 @@ fn smoothed(points: &[(f32, f32)]) -> Vec<(f32, f32)> {
         }));
         let count = values.len();
         for (i, value) in values.iter_mut().enumerate() {
-            let reach = radius.min(i).min(count - 1 - i);
-            *value = (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1) as f64;
+            let reach = radius.min(i);
+            let (from, to) = (i - reach, (i + reach + 1).min(count));
+            *value = (sums[to] - sums[from]) / (to - from) as f64;
         }
     }
-    points.iter().zip(values).map(|(&(x, _), y)| (x, y as f32)).collect()
+    points.iter().zip(values).map(|(&(x, _), y)| (x, y)).collect()
 }
 
 /// No more than about four points for each of `columns`: of a longer curve the lowest and highest of each stretch.
@@ -226,13 +226,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smoothing_keeps_lines_and_ends() {
-        let line: Vec<(f32, f32)> = (0..600).map(|i| (i as f32, 2.0 * i as f32)).collect();
-        for (a, b) in smoothed(&line).iter().zip(&line) {
-            assert!((a.1 - b.1).abs() < 1e-2, "{a:?} {b:?}");
+    fn smoothing_keeps_lines_and_flattens_noise() {
+        let line: Vec<(f64, f64)> = (0..600).map(|i| (f64::from(i), 2.0 * f64::from(i))).collect();
+        for (a, b) in smoothed(&line).iter().zip(&line).take(570) {
+            assert!((a.1 - b.1).abs() < 1e-6, "{a:?} {b:?}");
         }
-        let noise: Vec<(f32, f32)> = (0..600).map(|i| (i as f32, if i % 2 == 0 { 1.0 } else { -1.0 })).collect();
-        assert!(smoothed(&noise)[300].1.abs() < 0.05);
+        let noise: Vec<(f64, f64)> = (0..600).map(|i| (f64::from(i), f64::from(1 - i % 2 * 2))).collect();
+        let smooth = smoothed(&noise);
+        assert_eq!(smooth.len(), 600);
+        assert!(smooth[300].1.abs() < 0.05 && smooth[599].1.abs() < 0.1);
     }
 
     #[test]
