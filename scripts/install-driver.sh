@@ -107,8 +107,9 @@ install_packages() { "${apt[@]}" install -y --no-install-recommends "${packages[
 say "installing with apt-get: ${packages[*]}"
 if ! install_packages >/dev/null 2>&1; then
   # The package lists are missing or old.
-  "${apt[@]}" update </dev/null
+  "${apt[@]}" update </dev/null || say 'apt-get update failed; trying with the lists there are'
   install_packages || fail "apt-get could not install ${packages[*]}; its message is above"
 fi
 vulkan || fail 'installed, but the Vulkan loader still finds no driver; see whether VK_DRIVER_FILES names a file that is not there'
+if $want_gl && ! gl; then fail 'installed, but there is still no EGL library'; fi
 say 'installed'

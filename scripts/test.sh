@@ -8,8 +8,7 @@ scripts/install-driver.sh --gl
 
 log="$(mktemp)"
 runtime=''
-cleanup() { rm -rf "$log" ${runtime:+"$runtime"}; }
-trap cleanup EXIT
+trap 'rm -rf "$log" ${runtime:+"$runtime"}' EXIT
 
 # Mesa's EGL complains where there is no private folder for sockets.
 if [ -z "${XDG_RUNTIME_DIR-}" ]; then

@@ -127,8 +127,8 @@ pub fn heat_overlay(path: impl AsRef<Path>, image: &[u8], heat: &[f32], size: [u
         .map(|(&pixel, &v)| {
             let v = if v.is_finite() { share(v) } else { 0.0 };
             let luma = 0.299 * f32::from(pixel[0]) + 0.587 * f32::from(pixel[1]) + 0.114 * f32::from(pixel[2]);
-            let grey = [(luma * 0.75) as u8; 3];
-            mix(grey, glow(0.4 + 0.6 * v), 0.9 * v.powf(0.8))
+            let grey = [(luma * 0.6) as u8; 3];
+            mix(grey, glow(0.4 + 0.5 * v), 0.95 * v.powf(0.6))
         })
         .collect();
     let scale = (320.0 / h.max(w) as f32).floor().max(1.0) as u32;
