@@ -1,7 +1,7 @@
 //! Pictures that a training run leaves behind, written as PNG files.
 //!
 //! Each function draws one kind of picture, makes the folders on the way to its file and returns
-//! [`Error::Argument`](crate::Error::Argument) for lengths that do not fit. No display, system font or GPU is used:
+//! [`Error::Argument`] for lengths that do not fit. No display, system font or GPU is used:
 //! the text is set in a font that comes with the crate.
 //!
 //! ```no_run
