@@ -6,6 +6,8 @@ pub mod data;
 mod error;
 pub mod io;
 pub mod optim;
+#[cfg(feature = "cli")]
+pub mod train;
 
 pub use error::{Error, Result};
 pub use wgpu;
