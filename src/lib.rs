@@ -4,10 +4,15 @@
 #[cfg(feature = "data")]
 pub mod data;
 mod error;
+pub mod gpu;
+pub mod graph;
 pub mod io;
+pub mod ops;
 pub mod optim;
 #[cfg(feature = "cli")]
 pub mod train;
 
 pub use error::{Error, Result};
+pub use gpu::{Gpu, Program};
+pub use graph::{DType, Function, Graph, Param, Shape, Tensor};
 pub use wgpu;

@@ -179,7 +179,8 @@ impl<'a> Fuser<'a> {
         self.anchor.clear();
         for &id in self.reached.iter().rev() {
             if self.is_pointwise(id) {
-                let joined = (!self.cuts.contains(&id)).then(|| self.common_sink(Value { node: id, output: 0 })).flatten();
+                let joined =
+                    (!self.cuts.contains(&id)).then(|| self.common_sink(Value { node: id, output: 0 })).flatten();
                 self.sink.insert(id, joined.unwrap_or(id));
             }
         }
@@ -215,7 +216,8 @@ impl<'a> Fuser<'a> {
     fn units(&self, outputs: &[Value], updates: &[usize]) -> Vec<Unit> {
         let mut units: BTreeMap<usize, Unit> = BTreeMap::new();
         let anchored: HashMap<usize, usize> = self.anchor.iter().map(|(&sink, &anchor)| (anchor, sink)).collect();
-        let mut wanted: Vec<usize> = outputs.iter().map(|&v| self.resolve(v).node).chain(updates.iter().copied()).collect();
+        let mut wanted: Vec<usize> =
+            outputs.iter().map(|&v| self.resolve(v).node).chain(updates.iter().copied()).collect();
         while let Some(node) = wanted.pop() {
             let node = anchored.get(&node).copied().unwrap_or(node);
             if units.contains_key(&node) || self.nodes[node].op().is_none() {
@@ -239,7 +241,14 @@ impl<'a> Fuser<'a> {
             return self.op_unit(node);
         }
         let anchor = self.anchor.get(&node).copied();
-        let mut emit = Emit { fuser: self, sink: node, anchor, names: HashMap::new(), labels: Vec::new(), expr: Expr::new(DType::F32) };
+        let mut emit = Emit {
+            fuser: self,
+            sink: node,
+            anchor,
+            names: HashMap::new(),
+            labels: Vec::new(),
+            expr: Expr::new(DType::F32),
+        };
         let result = if self.is_pointwise(node) { emit.value(first) } else { emit.read(first, Vec::new()) };
         emit.expr.result = result;
         emit.expr.dtype = self.nodes[node].outputs[0].dtype;

@@ -15,11 +15,7 @@ impl Graph {
 
     /// Vector-Jacobian product: the gradients of `sum(output * cotangent)` over all pairs.
     #[track_caller]
-    pub fn grad_from<'a>(
-        &self,
-        seeds: &[(Tensor, Tensor)],
-        wrt: impl IntoIterator<Item = &'a Tensor>,
-    ) -> Vec<Tensor> {
+    pub fn grad_from<'a>(&self, seeds: &[(Tensor, Tensor)], wrt: impl IntoIterator<Item = &'a Tensor>) -> Vec<Tensor> {
         let wrt: Vec<&Tensor> = wrt.into_iter().collect();
         if self.failed() {
             return wrt.into_iter().cloned().collect();
@@ -46,11 +42,16 @@ impl Graph {
                 continue;
             }
             let inputs: Vec<Tensor> = node.inputs.iter().map(|&v| self.tensor(v)).collect();
-            let outputs: Vec<Tensor> = (0..node.outputs.len()).map(|o| self.tensor(Value { node: id, output: o })).collect();
+            let outputs: Vec<Tensor> =
+                (0..node.outputs.len()).map(|o| self.tensor(Value { node: id, output: o })).collect();
             let leaving = op.grad(&Backward { inputs: &inputs, outputs: &outputs, grads: &arriving });
             for (input, grad) in inputs.iter().zip(leaving) {
                 if let (Some(grad), true) = (grad, needed[input.value().node]) {
-                    debug_assert!(self.failed() || grad.shape() == input.shape(), "{}: {grad:?} for {input:?}", op.name());
+                    debug_assert!(
+                        self.failed() || grad.shape() == input.shape(),
+                        "{}: {grad:?} for {input:?}",
+                        op.name()
+                    );
                     accumulate(&mut grads, input.value(), grad);
                 }
             }
@@ -72,10 +73,8 @@ impl Graph {
             needed[tensor.value().node] = true;
         }
         for (id, node) in inner.nodes.iter().enumerate() {
-            needed[id] |= node
-                .inputs
-                .iter()
-                .any(|v| needed[v.node] && inner.nodes[v.node].outputs[v.output].dtype == DType::F32);
+            needed[id] |=
+                node.inputs.iter().any(|v| needed[v.node] && inner.nodes[v.node].outputs[v.output].dtype == DType::F32);
         }
         needed
     }

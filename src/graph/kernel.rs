@@ -23,7 +23,10 @@ impl fmt::Debug for Shader {
 #[doc(hidden)]
 macro_rules! shader {
     ($name:literal) => {
-        $crate::graph::Shader { name: $name, source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name)) }
+        $crate::graph::Shader {
+            name: $name,
+            source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name)),
+        }
     };
 }
 

@@ -12,8 +12,8 @@ mod kernel;
 mod op;
 mod param;
 pub mod plan;
-pub mod wgsl;
 mod tensor;
+pub mod wgsl;
 
 pub use caps::Caps;
 pub use desc::{DType, Desc, Shape};
@@ -161,11 +161,8 @@ impl Graph {
 
     /// Persistent state as a tensor: its values before the run. The same parameter gives the same node.
     pub fn param(&self, param: &Param) -> Tensor {
-        let known = self
-            .inner()
-            .nodes
-            .iter()
-            .position(|node| matches!(&node.source, Source::Param(other) if other == param));
+        let known =
+            self.inner().nodes.iter().position(|node| matches!(&node.source, Source::Param(other) if other == param));
         match known {
             Some(node) => Tensor::new(self.clone(), Value { node, output: 0 }, param.desc().clone()),
             None => self.leaf(Source::Param(param.clone()), param.desc().clone()),

@@ -461,7 +461,11 @@ struct Wiring {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:>3}  {:<34} {:<26} {:>14} {:>11} {:>9}  buffers", "", "node", "kernel", "grid", "bytes", "MFLOP")?;
+        writeln!(
+            f,
+            "{:>3}  {:<34} {:<26} {:>14} {:>11} {:>9}  buffers",
+            "", "node", "kernel", "grid", "bytes", "MFLOP"
+        )?;
         for (n, step) in self.steps.iter().enumerate() {
             let kernel = format!("{}:{}", step.kernel.shader.name.trim_end_matches(".wgsl"), step.kernel.entry);
             let [x, y, z] = step.kernel.grid;

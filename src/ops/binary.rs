@@ -172,10 +172,15 @@ impl Tensor {
     /// `a` where this f32 mask is not 0, else `b`.
     #[track_caller]
     pub fn where_(&self, a: &Tensor, b: &Tensor) -> Tensor {
-        let op = Elementwise { name: "where", expr: "select({2}, {1}, {0} != 0.0)", comparison: false, rule: |n| {
-            let zero = n.dy().zeros_like();
-            vec![None, Some(n.x(0).where_(&n.dy(), &zero)), Some(n.x(0).where_(&zero, &n.dy()))]
-        } };
+        let op = Elementwise {
+            name: "where",
+            expr: "select({2}, {1}, {0} != 0.0)",
+            comparison: false,
+            rule: |n| {
+                let zero = n.dy().zeros_like();
+                vec![None, Some(n.x(0).where_(&n.dy(), &zero)), Some(n.x(0).where_(&zero, &n.dy()))]
+            },
+        };
         self.graph().push1(op, &[self, a, b])
     }
 

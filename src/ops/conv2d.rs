@@ -96,7 +96,9 @@ impl Conv2d {
     fn forward(options: &Conv2dOptions, x: &Desc, w: &Desc) -> Result<Desc, String> {
         let groups = options.groups;
         if x.shape.len() != 4 || w.shape.len() != 4 || x.dtype != DType::F32 || w.dtype != DType::F32 {
-            return Err(format!("it needs f32 images [N, C, H, W] and weights [out, in / groups, kh, kw], not {x} and {w}"));
+            return Err(format!(
+                "it needs f32 images [N, C, H, W] and weights [out, in / groups, kh, kw], not {x} and {w}"
+            ));
         }
         if groups == 0 || x.shape[1] % groups != 0 || w.shape[0] % groups != 0 || x.shape[1] / groups != w.shape[1] {
             return Err(format!("the channels of {x} and the weights {w} do not fit for {groups} groups"));
@@ -257,7 +259,8 @@ fn block(co: usize, width: usize, kw: usize, stride: usize, dilation: usize, lan
             // A load costs about as much as twelve multiply-adds, a shuffle as one.
             let loads = span + (channels * kw).div_ceil(lanes);
             let work = (channels * pixels * kw + channels * kw + 12 * loads) as f64;
-            let waste = (co.div_ceil(channels) * channels * width.div_ceil(pixels) * pixels) as f64 / (co * width) as f64;
+            let waste =
+                (co.div_ceil(channels) * channels * width.div_ceil(pixels) * pixels) as f64 / (co * width) as f64;
             let cost = work * waste / (channels * pixels * kw) as f64;
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, (channels, pixels)));

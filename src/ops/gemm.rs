@@ -19,7 +19,8 @@ impl Extents {
 }
 
 /// Reads a value of another lane of the subgroup.
-pub(crate) const SHUFFLE: &str = "fn from_lane(value: f32, lane: u32) -> f32 {\n    return subgroupShuffle(value, lane);\n}";
+pub(crate) const SHUFFLE: &str =
+    "fn from_lane(value: f32, lane: u32) -> f32 {\n    return subgroupShuffle(value, lane);\n}";
 
 /// Lanes that can share loads through the register file: 8 on the CPU adapters that have subgroups.
 pub(crate) fn lanes(caps: &Caps) -> usize {
@@ -46,7 +47,8 @@ pub(crate) fn candidates(
     // Enough workgroups for a large GPU, of at least 128 steps each.
     let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
     let tile = split("tile", with_extents("tile"), tiles, splits, extents.count(), caps);
-    let rows = [12, 8, 4, 1].into_iter().min_by_key(|rows| (extents.m.div_ceil(*rows) * (rows + 8), 12 - rows)).unwrap_or(12);
+    let rows =
+        [12, 8, 4, 1].into_iter().min_by_key(|rows| (extents.m.div_ceil(*rows) * (rows + 8), 12 - rows)).unwrap_or(12);
     let blocks = extents.batches * extents.m.div_ceil(rows) * extents.n.div_ceil(64);
     let lanes = lanes(caps);
     let mut block = with_extents("block").set("ROWS", rows).set("LANES", lanes);

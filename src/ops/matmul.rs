@@ -104,7 +104,9 @@ impl Tensor {
     #[track_caller]
     pub fn matmul(&self, other: &Tensor) -> Tensor {
         match (self.rank(), other.rank()) {
-            (0, _) | (_, 0) => self.graph().poison("matmul", format!("{} and {}: a scalar is no matrix", self.desc(), other.desc())),
+            (0, _) | (_, 0) => {
+                self.graph().poison("matmul", format!("{} and {}: a scalar is no matrix", self.desc(), other.desc()))
+            }
             (1, 1) => self.unsqueeze(0).matmul_t(&other.unsqueeze(1), false, false).reshape([]),
             (1, _) => self.unsqueeze(0).matmul_t(other, false, false).squeeze(-2),
             (_, 1) => self.matmul_t(&other.unsqueeze(1), false, false).squeeze(-1),

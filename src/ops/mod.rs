@@ -29,7 +29,7 @@ mod softmax;
 mod unary;
 
 pub use conv2d::Conv2dOptions;
-pub use movement::PadMode;
 pub use loss::{CrossEntropy, Reduction};
+pub use movement::PadMode;
 pub use pool::Window;
 pub(crate) use random::Tick;

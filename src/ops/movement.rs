@@ -1,6 +1,8 @@
 //! Concatenation, padding, and selection by index.
 
-use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Pointwise, Shape, Tensor, View, float};
+use crate::graph::{
+    Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Pointwise, Shape, Tensor, View, float,
+};
 use crate::shader;
 use std::fmt::Write;
 
@@ -298,7 +300,9 @@ impl Tensor {
     pub fn gather(&self, dim: isize, index: &Tensor) -> Tensor {
         let axis = match self.desc().shape.axis(dim) {
             Ok(axis) if index.rank() == self.rank() => axis,
-            Ok(_) => return self.graph().poison("gather", format!("{} and {} differ in rank", self.desc(), index.desc())),
+            Ok(_) => {
+                return self.graph().poison("gather", format!("{} and {} differ in rank", self.desc(), index.desc()));
+            }
             Err(message) => return self.graph().poison("gather", message),
         };
         self.graph().bound(index, self.shape()[axis] as u32, &[]);

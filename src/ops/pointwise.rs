@@ -103,7 +103,11 @@ impl Bindings {
         for line in &expr.lines {
             let _ = writeln!(body, "    {line}");
         }
-        let _ = write!(body, "    return {};\n}}\nfn value4(q: u32) -> vec4<Element> {{\n    let i = q * 4u;\n", expr.result);
+        let _ = write!(
+            body,
+            "    return {};\n}}\nfn value4(q: u32) -> vec4<Element> {{\n    let i = q * 4u;\n",
+            expr.result
+        );
         let fours: Vec<Four> = expr.operands.iter().map(four).collect();
         for (n, four) in fours.iter().enumerate() {
             let slot = self.slots[n];

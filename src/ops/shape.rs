@@ -13,7 +13,13 @@ impl Op for Reshape {
 
     fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
         if inputs[0].elements() != self.0.elements() {
-            return Err(format!("{} has {} elements, {} has {}", inputs[0], inputs[0].elements(), self.0, self.0.elements()));
+            return Err(format!(
+                "{} has {} elements, {} has {}",
+                inputs[0],
+                inputs[0].elements(),
+                self.0,
+                self.0.elements()
+            ));
         }
         Ok(vec![Desc::new(&self.0, inputs[0].dtype)])
     }
@@ -104,7 +110,9 @@ impl Tensor {
     pub fn unsqueeze(&self, dim: isize) -> Tensor {
         let place = if dim < 0 { dim + self.rank() as isize + 1 } else { dim };
         if !(0..=self.rank() as isize).contains(&place) {
-            return self.graph().poison("unsqueeze", format!("dim {dim} is out of range for the shape {}", self.desc().shape));
+            return self
+                .graph()
+                .poison("unsqueeze", format!("dim {dim} is out of range for the shape {}", self.desc().shape));
         }
         let mut shape = self.shape().to_vec();
         shape.insert(place as usize, 1);
@@ -120,7 +128,9 @@ impl Tensor {
                 shape.remove(axis);
                 self.reshape(shape)
             }
-            Ok(axis) => self.graph().poison("squeeze", format!("dim {dim} of {} is {}, not 1", self.desc(), self.shape()[axis])),
+            Ok(axis) => {
+                self.graph().poison("squeeze", format!("dim {dim} of {} is {}, not 1", self.desc(), self.shape()[axis]))
+            }
             Err(message) => self.graph().poison("squeeze", message),
         }
     }
@@ -195,7 +205,9 @@ impl Tensor {
                 ranges.push((start, (start + length) as isize, 1));
                 self.slice(&ranges)
             }
-            Ok(_) => self.graph().poison("narrow", format!("{start}..{} is outside dim {dim} of {}", start + length, self.desc())),
+            Ok(_) => self
+                .graph()
+                .poison("narrow", format!("{start}..{} is outside dim {dim} of {}", start + length, self.desc())),
             Err(message) => self.graph().poison("narrow", message),
         }
     }

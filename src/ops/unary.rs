@@ -203,9 +203,7 @@ impl Tensor {
     /// `x / (1 + |x|)`.
     #[track_caller]
     pub fn softsign(&self) -> Tensor {
-        self.unary("softsign", "({0} / (1.0 + abs({0})))", &[], |n, _| {
-            Some(n.dy() / (1.0 + n.x(0).abs()).square())
-        })
+        self.unary("softsign", "({0} / (1.0 + abs({0})))", &[], |n, _| Some(n.dy() / (1.0 + n.x(0).abs()).square()))
     }
 
     /// `min(max(x / 6 + 1/2, 0), 1)`.

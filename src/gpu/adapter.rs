@@ -1,0 +1,122 @@
+//! Finding and opening adapters.
+
+use super::{Gpu, lock};
+use crate::graph::Caps;
+use crate::{Error, Result};
+use std::sync::{Arc, Mutex};
+
+/// How to open an adapter.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A backend (`vulkan`, `gl`, `metal`, `dx12`) or a part of the adapter's name, or both as `gl:llvmpipe`, in any
+    /// case. By default the environment variable `SHADEGRAD_ADAPTER`, else the best adapter there is: discrete before
+    /// integrated before software.
+    pub adapter: Option<String>,
+    /// Ask only for WebGPU's default limits and no features, as a browser would grant them.
+    pub webgpu_limits: bool,
+    /// Keep every run-time check in the shaders (bounds, loops, divisions): slower, for debugging. Also set by the
+    /// environment variable `SHADEGRAD_CHECKED=1`.
+    pub checked: bool,
+    /// Take the n-th candidate kernel of each op instead of the preferred one (for tests and benchmarks).
+    pub candidate: Option<usize>,
+}
+
+/// Every adapter present, the best first.
+pub fn adapters() -> Vec<wgpu::Adapter> {
+    pollster::block_on(ranked())
+}
+
+async fn ranked() -> Vec<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    adapters.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
+    adapters.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        let class = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Cpu => 3,
+            wgpu::DeviceType::Other => 4,
+        };
+        (class, info.backend == wgpu::Backend::Gl)
+    });
+    adapters
+}
+
+/// Whether `wanted` (a backend, a part of the name, or `backend:name`) fits.
+fn matches(info: &wgpu::AdapterInfo, wanted: &str) -> bool {
+    let (wanted, backend) = (wanted.to_lowercase(), info.backend.to_string().to_lowercase());
+    let name = format!("{} {}", info.name, info.driver).to_lowercase();
+    match wanted.split_once(':') {
+        Some((first, part)) => backend == first && name.contains(part),
+        None => backend == wanted || name.contains(&wanted),
+    }
+}
+
+const INSTALL: &str = "no usable graphics driver was found. Install one for your GPU, or one that computes on the CPU:
+  Debian, Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1
+  Fedora:         dnf install mesa-vulkan-drivers vulkan-loader
+  macOS:          Metal comes with the system (10.15 or later)
+  Windows:        update the graphics driver (Direct3D 12 comes with Windows 10)";
+
+impl Gpu {
+    /// [`Gpu::open`] where blocking is not possible.
+    pub async fn open_async(options: &Options) -> Result<Gpu> {
+        let wanted = options.adapter.clone().or_else(|| std::env::var("SHADEGRAD_ADAPTER").ok());
+        let wanted = wanted.filter(|w| !w.is_empty());
+        let adapters = ranked().await;
+        if adapters.is_empty() {
+            return Err(Error::NoAdapter(INSTALL.into()));
+        }
+        let chosen = adapters.iter().find(|a| wanted.as_ref().is_none_or(|w| matches(&a.get_info(), w)));
+        let Some(adapter) = chosen else {
+            let names: Vec<String> =
+                adapters.iter().map(|a| format!("{}:{}", a.get_info().backend, a.get_info().name)).collect();
+            let wanted = wanted.unwrap_or_default();
+            return Err(Error::NoAdapter(format!("no adapter matches {wanted:?}; there are: {}", names.join(", "))));
+        };
+        let checked = options.checked || std::env::var("SHADEGRAD_CHECKED").is_ok_and(|v| v == "1");
+        let (limits, features) = if options.webgpu_limits {
+            (wgpu::Limits::default(), wgpu::Features::empty())
+        } else {
+            (adapter.limits(), adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY))
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("shadegrad"),
+            required_features: features,
+            required_limits: limits,
+            ..Default::default()
+        };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::Device {
+            what: format!("opening {}", adapter.get_info().name),
+            message: error.to_string(),
+        })?;
+        let lost: Arc<Mutex<Option<String>>> = Arc::default();
+        let report = lost.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            *lock(&report) = Some(format!("{reason:?}: {message}"));
+        });
+        device.on_uncaptured_error(Arc::new(|error: wgpu::Error| log::error!("{error}")));
+        Ok(Gpu::assemble(device, queue, adapter.get_info(), checked, options.candidate, lost))
+    }
+}
+
+/// What kernels may rely on.
+pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, candidate: usize) -> Caps {
+    let limits = device.limits();
+    let same = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
+    let subgroups = device.features().contains(wgpu::Features::SUBGROUP) && same;
+    Caps {
+        storage_buffers: limits.max_storage_buffers_per_shader_stage.min(16) as usize,
+        invocations: limits.max_compute_invocations_per_workgroup,
+        workgroup_memory: limits.max_compute_workgroup_storage_size,
+        groups: limits.max_compute_workgroups_per_dimension,
+        binding: limits.max_storage_buffer_binding_size,
+        buffer: limits.max_buffer_size,
+        alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+        subgroup: subgroups.then_some(info.subgroup_min_size),
+        cpu: info.device_type == wgpu::DeviceType::Cpu,
+        candidate,
+    }
+}

@@ -1,0 +1,169 @@
+//! Where parameters live: slabs of device memory, shared by every program that uses them.
+
+use super::Gpu;
+use crate::graph::{Memory, Param, Place, Role};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One buffer that holds parameters.
+pub(super) struct Slab {
+    pub id: u64,
+    pub buffer: wgpu::Buffer,
+}
+
+/// A parameter's stretch of a slab.
+pub(super) struct Stored {
+    gpu: u64,
+    pub slab: Arc<Slab>,
+    /// In elements.
+    pub offset: usize,
+}
+
+impl Gpu {
+    /// Brings parameters that are still on the host to the device; those of one role lie side by side.
+    pub(super) fn place(&self, params: &[Param]) -> Result<()> {
+        let mut waiting: BTreeMap<u8, Vec<&Param>> = BTreeMap::new();
+        for param in params {
+            if matches!(&*param.memory(), Memory::Host(_)) {
+                let role = match param.role() {
+                    Role::Weight => 0,
+                    Role::Buffer => 1,
+                    Role::State => 2,
+                };
+                waiting.entry(role).or_default().push(param);
+            }
+        }
+        for group in waiting.values() {
+            let mut slab: Vec<&Param> = Vec::new();
+            let mut bytes = 0;
+            for param in group {
+                let more = padded(param);
+                self.check_size(param, more)?;
+                if bytes + more > self.caps().binding.min(self.caps().buffer) {
+                    self.fill_slab(&slab, bytes)?;
+                    (slab, bytes) = (Vec::new(), 0);
+                }
+                slab.push(param);
+                bytes += more;
+            }
+            self.fill_slab(&slab, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, param: &Param, bytes: u64) -> Result<()> {
+        let most = self.caps().binding.min(self.caps().buffer);
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            what: format!("the parameter {} {}", param.name(), param.desc()),
+            need: format!("{bytes} bytes in one buffer"),
+            limit: format!("{most} bytes"),
+            remedy: "split it into several".into(),
+        })
+    }
+
+    fn fill_slab(&self, params: &[&Param], bytes: u64) -> Result<()> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let buffer = self.buffer("parameters", bytes)?;
+        let slab = Arc::new(Slab { id: NEXT.fetch_add(1, Ordering::Relaxed), buffer });
+        let mut offset = 0;
+        for param in params {
+            let mut memory = param.memory();
+            if let Memory::Host(words) = &*memory {
+                self.queue().write_buffer(&slab.buffer, offset, bytemuck::cast_slice(words));
+                let stored = Stored { gpu: self.0.id, slab: slab.clone(), offset: offset as usize / 4 };
+                *memory = Memory::Device(Arc::new(stored));
+            }
+            offset += padded(param);
+        }
+        Ok(())
+    }
+
+    /// A storage buffer that can be copied to and from.
+    pub(super) fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.guarded(&format!("allocating {bytes} bytes ({label})"), || {
+            self.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: bytes.next_multiple_of(16).max(16),
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// Where a parameter lies on this device.
+    pub(super) fn stored(&self, param: &Param) -> Result<Arc<Stored>> {
+        let stored = match &*param.memory() {
+            Memory::Device(any) => any.clone().downcast::<Stored>().ok(),
+            Memory::Host(_) => None,
+        };
+        match stored {
+            Some(stored) if stored.gpu == self.0.id => Ok(stored),
+            Some(_) => Err(Error::argument(param.name(), "this parameter lives on another device; load it there anew")),
+            None => Err(Error::argument(param.name(), "this parameter is not on the device yet")),
+        }
+    }
+
+    /// The raw words of parameters, in order; those that no program has used yet are still on the host.
+    pub fn read_params(&self, params: &[Param]) -> Result<Vec<Vec<u32>>> {
+        let mut pending = Vec::new();
+        for param in params {
+            let host = match &*param.memory() {
+                Memory::Host(words) => Some(words.clone()),
+                Memory::Device(_) => None,
+            };
+            pending.push(match host {
+                Some(words) => Err(words),
+                None => {
+                    let stored = self.stored(param)?;
+                    let from = (stored.offset * 4) as u64;
+                    Ok(self.fetch(&stored.slab.buffer, from, param.desc().bytes())?)
+                }
+            });
+        }
+        pending.into_iter().map(|p| p.map_or_else(Ok, |readback| readback.wait())).collect()
+    }
+
+    /// The values of one f32 parameter.
+    pub fn read_param(&self, param: &Param) -> Result<Vec<f32>> {
+        let words = self.read_params(std::slice::from_ref(param))?.pop().unwrap_or_default();
+        Ok(words.into_iter().map(f32::from_bits).collect())
+    }
+
+    /// Overwrites a parameter with raw words; later runs see them.
+    pub fn write_param_words(&self, param: &Param, words: &[u32]) -> Result<()> {
+        if words.len() != param.desc().elements() {
+            let message = format!("{} values were given for {}", words.len(), param.desc());
+            return Err(Error::argument(param.name(), message));
+        }
+        if let Memory::Host(values) = &mut *param.memory() {
+            values.copy_from_slice(words);
+            return Ok(());
+        }
+        let stored = self.stored(param)?;
+        let offset = (stored.offset * 4) as u64;
+        self.guarded("writing a parameter", || {
+            self.queue().write_buffer(&stored.slab.buffer, offset, bytemuck::cast_slice(words));
+        })
+    }
+
+    /// Overwrites an f32 parameter; later runs see the new values.
+    pub fn write_param(&self, param: &Param, values: &[f32]) -> Result<()> {
+        self.write_param_words(param, bytemuck::cast_slice(values))
+    }
+}
+
+impl Stored {
+    pub fn place(&self) -> Place {
+        Place { slab: self.slab.id, offset: self.offset }
+    }
+}
+
+/// A parameter's bytes in a slab: bindings start at multiples of 256 bytes on every device.
+fn padded(param: &Param) -> u64 {
+    (param.desc().bytes() as u64).next_multiple_of(256).max(256)
+}

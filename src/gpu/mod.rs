@@ -1,0 +1,155 @@
+//! The only place that holds `wgpu` objects: adapters, memory, pipelines, and the programs that play plans.
+
+mod adapter;
+mod memory;
+mod pipeline;
+mod program;
+mod readback;
+
+pub use adapter::{Options, adapters};
+pub use program::Program;
+pub use readback::Readback;
+
+use crate::graph::{Caps, Function};
+use crate::{Error, Result};
+use pipeline::Pipelines;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One adapter's device and queue - opened here, or lent by an app - with what they can do and what was compiled for
+/// them. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Gpu(Arc<Shared>);
+
+struct Shared {
+    id: u64,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    caps: Caps,
+    checked: bool,
+    pipelines: Pipelines,
+    /// The driver's words, once it has reported the device lost.
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// Opens the best adapter, or the one that the environment variable `SHADEGRAD_ADAPTER` names (see [`Options`]).
+    ///
+    /// ```no_run
+    /// let gpu = shadegrad::Gpu::new()?;
+    /// println!("{gpu}");
+    /// # Ok::<(), shadegrad::Error>(())
+    /// ```
+    pub fn new() -> Result<Gpu> {
+        Gpu::open(&Options::default())
+    }
+
+    /// Opens an adapter.
+    pub fn open(options: &Options) -> Result<Gpu> {
+        pollster::block_on(Gpu::open_async(options))
+    }
+
+    /// Works on an app's own device and queue, within the limits and features that it asked for. Nothing is submitted
+    /// by [`Program::record`]; the app's error handler stays in place.
+    pub fn from_wgpu(device: &wgpu::Device, queue: &wgpu::Queue) -> Gpu {
+        Gpu::assemble(device.clone(), queue.clone(), device.adapter_info(), false, None, Arc::default())
+    }
+
+    fn assemble(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: wgpu::AdapterInfo,
+        checked: bool,
+        candidate: Option<usize>,
+        lost: Arc<Mutex<Option<String>>>,
+    ) -> Gpu {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let caps = adapter::caps(&device, &info, candidate.unwrap_or(0));
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Gpu(Arc::new(Shared { id, device, queue, info, caps, checked, pipelines: Pipelines::default(), lost }))
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// What the adapter says of itself.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.0.info
+    }
+
+    /// The limits and abilities that kernels are chosen by.
+    pub fn caps(&self) -> &Caps {
+        &self.0.caps
+    }
+
+    /// Compiles what `function` computes: fuses, plans, chooses kernels, creates pipelines (in parallel) and memory.
+    ///
+    /// # Errors
+    /// The first mistake made while the graph was built; a tensor beyond the device's limits; what the device refuses.
+    pub fn compile(&self, function: &Function) -> Result<Program> {
+        Program::new(self, function)
+    }
+
+    /// Waits until everything submitted so far is done.
+    pub fn wait(&self) -> Result<()> {
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    fn poll(&self, kind: wgpu::PollType) -> Result<()> {
+        let polled = self.0.device.poll(kind);
+        self.check_lost()?;
+        match polled {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::Device { what: "waiting".into(), message: error.to_string() }),
+        }
+    }
+
+    fn check_lost(&self) -> Result<()> {
+        match lock(&self.0.lost).clone() {
+            Some(reason) => Err(Error::DeviceLost(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `work` and turns what the device reports meanwhile into an error that says what was being done.
+    fn guarded<T>(&self, what: &str, work: impl FnOnce() -> T) -> Result<T> {
+        let memory = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.0.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.0.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let result = work();
+        let reports = [validation, internal, memory].map(|scope| pollster::block_on(scope.pop()));
+        self.check_lost()?;
+        for report in reports.into_iter().flatten() {
+            return Err(match report {
+                wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: what.into() },
+                other => Error::Device { what: what.into(), message: other.to_string() },
+            });
+        }
+        Ok(result)
+    }
+}
+
+impl fmt::Display for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {})", self.0.info.name, self.0.info.backend, self.0.info.driver_info)
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu#{}({self})", self.0.id)
+    }
+}

@@ -1,0 +1,138 @@
+//! Shader modules and pipelines, compiled in parallel and kept.
+
+use super::{Gpu, lock};
+use crate::graph::plan::Step;
+use crate::graph::wgsl;
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What a pipeline is made from: text, entry point, and which bindings are written.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    text: String,
+    entry: &'static str,
+    writes: Vec<bool>,
+}
+
+/// The pipelines made so far.
+#[derive(Default)]
+pub(super) struct Pipelines(Mutex<HashMap<Key, Arc<Pipeline>>>);
+
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+impl Gpu {
+    /// The pipelines of a program's steps; those not made before are created on all cores.
+    pub(super) fn pipelines(&self, steps: &[Step]) -> Result<Vec<Arc<Pipeline>>> {
+        let mut keys = Vec::new();
+        for step in steps {
+            let text = wgsl::specialise(&step.kernel)?;
+            let writes = step.bindings.iter().map(|(_, writes)| *writes).collect();
+            keys.push((Key { text, entry: step.kernel.entry, writes }, step.kernel.shader.name));
+        }
+        let mut missing: Vec<&(Key, &'static str)> = Vec::new();
+        {
+            let known = lock(&self.0.pipelines.0);
+            for key in &keys {
+                if !known.contains_key(&key.0) && !missing.iter().any(|other| other.0 == key.0) {
+                    missing.push(key);
+                }
+            }
+        }
+        let made: Mutex<Vec<Result<(Key, Arc<Pipeline>)>>> = Mutex::new(Vec::new());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((key, name)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let pipeline = self.pipeline(key, name).map(|pipeline| (key.clone(), Arc::new(pipeline)));
+                lock(&made).push(pipeline);
+            }
+        };
+        if cfg!(target_arch = "wasm32") {
+            work();
+        } else {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+            std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        }
+        let mut known = lock(&self.0.pipelines.0);
+        for pipeline in made.into_inner().unwrap_or_default() {
+            let (key, pipeline) = pipeline?;
+            known.insert(key, pipeline);
+        }
+        let find = |key: &(Key, &str)| {
+            let missing = || Error::Shader { shader: key.1.into(), message: "its pipeline was not created".into() };
+            known.get(&key.0).cloned().ok_or_else(missing)
+        };
+        keys.iter().map(find).collect()
+    }
+
+    fn pipeline(&self, key: &Key, name: &str) -> Result<Pipeline> {
+        let device = self.device();
+        let made = self.guarded(name, || {
+            let module = self.module(name, &key.text);
+            let entries: Vec<_> = key
+                .writes
+                .iter()
+                .enumerate()
+                .map(|(binding, &writes)| wgpu::BindGroupLayoutEntry {
+                    binding: binding as u32,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer {
+                        ty: wgpu::BufferBindingType::Storage { read_only: !writes },
+                        has_dynamic_offset: false,
+                        min_binding_size: None,
+                    },
+                    count: None,
+                })
+                .collect();
+            let layout =
+                device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            });
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(key.entry),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some(key.entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: self.0.checked,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+            Pipeline { pipeline, layout }
+        });
+        made.map_err(|error| match error {
+            Error::Device { message, .. } => {
+                Error::Shader { shader: format!("{name} ({})", key.entry), message: with_lines(&message, &key.text) }
+            }
+            other => other,
+        })
+    }
+
+    /// The shader module. Our own kernels are tested under the sanitizer and with all checks on, so by default they
+    /// run without bounds checks, loop bounding and division checks, which cost up to 40 % and now and then far more.
+    #[allow(unsafe_code)]
+    fn module(&self, name: &str, text: &str) -> wgpu::ShaderModule {
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(text.into()) };
+        if self.0.checked {
+            return self.device().create_shader_module(descriptor);
+        }
+        // SAFETY: only the crate's own shaders come here; they index within the sizes they are specialised for and
+        // their loops end.
+        unsafe { self.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+    }
+}
+
+/// A compiler's message, and the specialised source in the log for whoever has to read it.
+fn with_lines(message: &str, text: &str) -> String {
+    log::debug!("{text}");
+    message.to_string()
+}

@@ -1,0 +1,232 @@
+//! Compiled graphs: recorded once, played again and again.
+
+use super::memory::Slab;
+use super::pipeline::Pipeline;
+use super::{Gpu, Readback, lock};
+use crate::graph::plan::{Memory, Plan, Port, Region, params};
+use crate::graph::{DType, Function, Param, Place, Tensor};
+use crate::{Error, Result};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// Runs that may be under way before `run` waits for an earlier one.
+const IN_FLIGHT: usize = 3;
+
+/// A compiled graph: dispatches with their pipelines, bindings and memory, made once. Running it creates nothing.
+pub struct Program {
+    gpu: Gpu,
+    graph: u64,
+    plan: Plan,
+    buffers: Vec<wgpu::Buffer>,
+    dispatches: Vec<Dispatch>,
+    params: Vec<Param>,
+    settings: Vec<(String, Param, usize)>,
+    submitted: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+    slabs: HashMap<u64, Arc<Slab>>,
+}
+
+struct Dispatch {
+    pipeline: Arc<Pipeline>,
+    bindings: wgpu::BindGroup,
+    grid: [u32; 3],
+}
+
+impl Program {
+    pub(super) fn new(gpu: &Gpu, function: &Function) -> Result<Program> {
+        function.graph.error()?;
+        let params = params(function);
+        gpu.place(&params)?;
+        let mut slabs = HashMap::new();
+        let mut places: HashMap<u64, Place> = HashMap::new();
+        for param in &params {
+            let stored = gpu.stored(param)?;
+            places.insert(param.id(), stored.place());
+            slabs.insert(stored.slab.id, stored.slab.clone());
+        }
+        let place = |param: &Param| places[&param.id()];
+        let plan = Plan::new(function, gpu.caps(), &place)?;
+        let pipelines = gpu.pipelines(&plan.steps)?;
+        let mut buffers = Vec::new();
+        for buffer in &plan.buffers {
+            let made = gpu.buffer("program", buffer.bytes as u64)?;
+            if let Some(words) = &buffer.constant {
+                gpu.queue().write_buffer(&made, 0, bytemuck::cast_slice(words));
+            }
+            buffers.push(made);
+        }
+        let mut program = Program {
+            gpu: gpu.clone(),
+            graph: function.graph.id(),
+            plan,
+            buffers,
+            dispatches: Vec::new(),
+            params,
+            settings: function.settings.clone(),
+            submitted: Mutex::default(),
+            slabs,
+        };
+        let dispatches = gpu.guarded("binding buffers", || program.bind(pipelines))?;
+        program.dispatches = dispatches;
+        Ok(program)
+    }
+
+    fn bind(&self, pipelines: Vec<Arc<Pipeline>>) -> Vec<Dispatch> {
+        let bind = |(pipeline, step): (Arc<Pipeline>, &crate::graph::plan::Step)| {
+            let entries: Vec<wgpu::BindGroupEntry<'_>> = step
+                .bindings
+                .iter()
+                .enumerate()
+                .map(|(n, (region, _))| wgpu::BindGroupEntry { binding: n as u32, resource: self.resource(region) })
+                .collect();
+            let bindings = self.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&step.label),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
+            Dispatch { pipeline, bindings, grid: step.kernel.grid }
+        };
+        pipelines.into_iter().zip(&self.plan.steps).map(bind).collect()
+    }
+
+    fn memory(&self, memory: Memory) -> &wgpu::Buffer {
+        match memory {
+            Memory::Own(id) => &self.buffers[id],
+            Memory::Slab(id) => &self.slabs[&id].buffer,
+        }
+    }
+
+    fn resource(&self, region: &Region) -> wgpu::BindingResource<'_> {
+        let buffer = self.memory(region.memory);
+        let whole = region.bytes == usize::MAX;
+        let size = (!whole).then(|| (region.bytes as u64).next_multiple_of(16).max(16));
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset: region.offset as u64,
+            size: size.and_then(std::num::NonZeroU64::new),
+        })
+    }
+
+    fn port<'a>(&self, ports: &'a [Port], tensor: &Tensor, what: &str) -> Result<&'a Port> {
+        if tensor.graph().id() != self.graph {
+            return Err(Error::argument(what, "the tensor belongs to another graph than this program"));
+        }
+        ports
+            .iter()
+            .find(|port| port.value == tensor.value())
+            .ok_or_else(|| Error::argument(what, format!("{tensor:?} is no {what} of this program")))
+    }
+
+    /// Writes an input for the runs to come; does not wait for those under way.
+    ///
+    /// # Errors
+    /// A tensor that is no input, the wrong number of values, a label out of range. An input that the program does not
+    /// need is ignored.
+    pub fn write(&self, input: &Tensor, values: &[f32]) -> Result<&Self> {
+        self.write_words(input, DType::F32, bytemuck::cast_slice(values))
+    }
+
+    /// [`Program::write`] for a u32 input.
+    pub fn write_u32(&self, input: &Tensor, values: &[u32]) -> Result<&Self> {
+        self.write_words(input, DType::U32, values)
+    }
+
+    fn write_words(&self, input: &Tensor, dtype: DType, words: &[u32]) -> Result<&Self> {
+        let port = self.port(&self.plan.inputs, input, "input")?;
+        if port.desc.dtype != dtype || words.len() != port.desc.elements() {
+            let message = format!("{} values of {dtype} were written to the input {}", words.len(), port.desc);
+            return Err(Error::argument("write", message));
+        }
+        if let Some((bound, except)) = &port.bound {
+            if let Some(at) = words.iter().position(|w| w >= bound && !except.contains(w)) {
+                let message = format!("element {at} is {}, but must be below {bound}", words[at]);
+                return Err(Error::argument("labels or indices", message));
+            }
+        }
+        let buffer = self.memory(port.region.memory);
+        self.gpu.queue().write_buffer(buffer, port.region.offset as u64, bytemuck::cast_slice(words));
+        Ok(self)
+    }
+
+    /// Sets a hyper-parameter (`lr`, ...) for the runs to come.
+    pub fn set(&self, name: &str, value: f32) -> Result<&Self> {
+        let Some((_, param, index)) = self.settings.iter().find(|(n, _, _)| n == name) else {
+            let names: Vec<&str> = self.settings.iter().map(|(n, _, _)| n.as_str()).collect();
+            return Err(Error::argument(name, format!("this program has no such setting; it has {names:?}")));
+        };
+        let stored = self.gpu.stored(param)?;
+        let offset = ((stored.offset + index) * 4) as u64;
+        self.gpu.queue().write_buffer(&stored.slab.buffer, offset, bytemuck::bytes_of(&value));
+        Ok(self)
+    }
+
+    /// Records the program into an encoder of the caller's, as one compute pass; submits nothing.
+    pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for dispatch in &self.dispatches {
+            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            pass.set_bind_group(0, &dispatch.bindings, &[]);
+            let [x, y, z] = dispatch.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    /// Runs once: records and submits. Returns as soon as the work is queued, or when an earlier run is done if
+    /// several are under way.
+    pub fn run(&self) -> Result<()> {
+        let index = self.gpu.guarded("running", || {
+            let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            self.record(&mut encoder);
+            self.gpu.queue().submit([encoder.finish()])
+        })?;
+        let mut submitted = lock(&self.submitted);
+        submitted.push_back(index);
+        if submitted.len() >= IN_FLIGHT {
+            let submission_index = submitted.pop_front();
+            self.gpu.poll(wgpu::PollType::Wait { submission_index, timeout: None })?;
+        }
+        Ok(())
+    }
+
+    /// Starts to read an output as it is after the last run, without waiting.
+    pub fn fetch(&self, output: &Tensor) -> Result<Readback> {
+        let port = self.port(&self.plan.outputs, output, "output")?;
+        self.gpu.fetch(self.memory(port.region.memory), port.region.offset as u64, port.desc.bytes())
+    }
+
+    /// An output's values after the last run; waits for it.
+    pub fn read(&self, output: &Tensor) -> Result<Vec<f32>> {
+        self.fetch(output)?.wait_f32()
+    }
+
+    /// [`Program::read`] for a u32 output.
+    pub fn read_u32(&self, output: &Tensor) -> Result<Vec<u32>> {
+        self.fetch(output)?.wait()
+    }
+
+    /// The device it runs on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The plan it plays; prints as a table.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Every parameter it reads or changes.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// Bytes of device memory that it holds beside the parameters.
+    pub fn bytes(&self) -> u64 {
+        self.buffers.iter().map(wgpu::Buffer::size).sum()
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.plan.fmt(f)
+    }
+}

@@ -1,0 +1,66 @@
+//! Reading results without waiting: copies into mapped memory that the host picks up later.
+
+use super::{Gpu, lock};
+use crate::{Error, Result};
+use std::sync::{Arc, Mutex};
+
+type Mapped = Arc<Mutex<Option<std::result::Result<(), wgpu::BufferAsyncError>>>>;
+
+/// Data on its way from the device.
+pub struct Readback {
+    gpu: Gpu,
+    staging: wgpu::Buffer,
+    words: usize,
+    mapped: Mapped,
+}
+
+impl Gpu {
+    /// Starts to read `bytes` bytes of a buffer, as they are after everything submitted so far.
+    pub(super) fn fetch(&self, buffer: &wgpu::Buffer, offset: u64, bytes: usize) -> Result<Readback> {
+        let size = (bytes as u64).next_multiple_of(8).max(8);
+        self.guarded("reading back", || {
+            let staging = self.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read-back"),
+                size,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes as u64);
+            self.queue().submit([encoder.finish()]);
+            let mapped = Mapped::default();
+            let report = mapped.clone();
+            staging.slice(..).map_async(wgpu::MapMode::Read, move |result| *lock(&report) = Some(result));
+            Readback { gpu: self.clone(), staging, words: bytes / 4, mapped }
+        })
+    }
+}
+
+impl Readback {
+    /// The data, if it has arrived.
+    pub fn ready(&self) -> Result<bool> {
+        self.gpu.poll(wgpu::PollType::Poll)?;
+        Ok(lock(&self.mapped).is_some())
+    }
+
+    /// Waits for the raw words.
+    pub fn wait(self) -> Result<Vec<u32>> {
+        if lock(&self.mapped).is_none() {
+            self.gpu.poll(wgpu::PollType::wait_indefinitely())?;
+        }
+        let failed = |message: String| Error::Device { what: "reading back".into(), message };
+        match lock(&self.mapped).take() {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(failed(error.to_string())),
+            None => return Err(failed("the data did not arrive".into())),
+        }
+        let view = self.staging.slice(..).get_mapped_range().map_err(|e| failed(e.to_string()))?;
+        let words: &[u32] = bytemuck::cast_slice(&view);
+        Ok(words[..self.words].to_vec())
+    }
+
+    /// Waits for f32 values.
+    pub fn wait_f32(self) -> Result<Vec<f32>> {
+        Ok(self.wait()?.into_iter().map(f32::from_bits).collect())
+    }
+}
