@@ -7,9 +7,10 @@ mod error;
 pub mod gpu;
 pub mod graph;
 pub mod io;
+pub mod nn;
 pub mod ops;
 pub mod optim;
-#[cfg(feature = "cli")]
+mod rng;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -24,9 +24,10 @@ pub mod digits;
 pub mod folder;
 pub mod idx;
 pub mod order;
-mod rng;
+mod store;
 
 pub use order::Order;
+pub use store::Store;
 
 use crate::{Error, Result};
 

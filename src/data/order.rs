@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::rng::Rng;
+use crate::rng::Rng;
 use crate::{Error, Result};
 
 /// The order in which training sees a dataset: shuffled anew for each epoch, cut into batches of equal size.

@@ -93,6 +93,7 @@ pub(crate) struct Inner {
     known: HashMap<String, usize>,
     random: Option<(Param, Value)>,
     salt: u32,
+    training: bool,
 }
 
 /// A network under construction: nodes with static shapes, in the order in which they were made.
@@ -120,7 +121,20 @@ impl Graph {
             known: HashMap::new(),
             random: None,
             salt: 0,
+            training: true,
         })))
+    }
+
+    /// An empty graph for using a network rather than training it: layers such as dropout do nothing.
+    pub fn inference() -> Self {
+        let graph = Graph::new();
+        graph.0.borrow_mut().training = false;
+        graph
+    }
+
+    /// Whether layers shall behave as in training.
+    pub fn is_training(&self) -> bool {
+        self.inner().training
     }
 
     pub(crate) fn inner(&self) -> Ref<'_, Inner> {

@@ -48,8 +48,8 @@ pub trait Op: fmt::Debug {
         Vec::new()
     }
 
-    /// How many of the inputs, from the first, must lie in one buffer (bound as [`super::Arg::Pack`]).
-    fn packed(&self) -> usize {
+    /// How many of this many inputs, from the first, must lie in one buffer (bound as [`super::Arg::Pack`]).
+    fn packed(&self, _inputs: usize) -> usize {
         0
     }
 

@@ -191,7 +191,7 @@ impl<'a> Planner<'a> {
 
     /// Lays out the buffers of packed inputs; values that only those ops read are computed right into them.
     fn pack(&mut self, fused: &Fused) {
-        let packs = |unit: &Unit| self.inner.nodes[unit.node].op().map_or(0, |op| op.packed());
+        let packs = |unit: &Unit| self.inner.nodes[unit.node].op().map_or(0, |op| op.packed(unit.inputs.len()));
         let mut others: HashMap<Value, bool> = fused.outputs.iter().map(|&v| (v, true)).collect();
         for unit in &fused.units {
             let own = packs(unit);
@@ -322,12 +322,13 @@ impl<'a> Planner<'a> {
         for operand in unit.expr.iter().flat_map(|e| &e.operands) {
             operands.push(self.region(operand.value)?);
         }
-        let (pack, offsets) = match self.packs.get(&unit.inputs[..op.packed().min(unit.inputs.len())]) {
-            Some((region, offsets)) if op.packed() > 0 => (Some(*region), offsets.clone()),
+        let (pack, offsets) = match self.packs.get(&unit.inputs[..op.packed(unit.inputs.len()).min(unit.inputs.len())])
+        {
+            Some((region, offsets)) if op.packed(unit.inputs.len()) > 0 => (Some(*region), offsets.clone()),
             _ => (None, Vec::new()),
         };
         if let Some(pack) = pack {
-            self.gather_pack(&unit.inputs[..op.packed()], &inputs, pack, &offsets)?;
+            self.gather_pack(&unit.inputs[..op.packed(unit.inputs.len())], &inputs, pack, &offsets)?;
         }
         let mut outputs = Vec::new();
         for &value in &unit.outputs {

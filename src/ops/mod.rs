@@ -17,6 +17,7 @@
 mod binary;
 mod conv2d;
 mod gemm;
+mod images;
 mod loss;
 mod matmul;
 mod movement;
@@ -29,6 +30,7 @@ mod softmax;
 mod unary;
 
 pub use conv2d::Conv2dOptions;
+pub use images::ImageBatch;
 pub use loss::{CrossEntropy, Reduction};
 pub use movement::PadMode;
 pub use pool::Window;

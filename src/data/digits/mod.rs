@@ -15,8 +15,8 @@ mod pen;
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 
-use super::rng::Rng;
 use super::{Images, digit_names};
+use crate::rng::Rng;
 use crate::{Error, Result};
 
 /// Rows, and columns, of an image.

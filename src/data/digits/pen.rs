@@ -4,7 +4,7 @@ use glam::{Affine2, Mat2, Vec2};
 
 use super::SIDE;
 use super::glyphs::Stroke;
-use crate::data::rng::Rng;
+use crate::rng::Rng;
 
 /// Pieces that each stretch between two points of a stroke is drawn in.
 const PIECES: usize = 6;

@@ -1,4 +1,4 @@
-//! The random numbers of datasets: small, seeded, and the same on every machine.
+//! Random numbers on the host: small, seeded, and the same on every machine.
 
 /// What SplitMix64 adds to its state at each draw: 2^64 divided by the golden ratio, made odd.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -9,10 +9,12 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// It is a counter put through a mixing function, so a generator for any `(seed, stream)` costs nothing to make: image
 /// `i` or epoch `e` gets its own, and depends on no other.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "data"), allow(dead_code))]
 pub(crate) struct Rng {
     state: u64,
 }
 
+#[cfg_attr(not(feature = "data"), allow(dead_code))]
 impl Rng {
     /// The generator of `stream` under `seed`.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {

@@ -1,0 +1,31 @@
+//! First values of parameters.
+
+use crate::graph::{Param, Role};
+use crate::rng::Rng;
+use std::cell::RefCell;
+
+thread_local! {
+    static GENERATOR: RefCell<Rng> = RefCell::new(Rng::new(0, 0));
+}
+
+/// Starts this thread's generator of first values anew, as `torch.manual_seed`: the same layers made in the same order
+/// after it get the same values. Without it the seed is 0.
+pub fn manual_seed(seed: u64) {
+    GENERATOR.with(|g| *g.borrow_mut() = Rng::new(seed, 0));
+}
+
+/// A weight with values uniform in `-bound..bound`.
+pub(super) fn uniform(name: &str, shape: &[usize], bound: f32) -> Param {
+    let count = shape.iter().product();
+    let values: Vec<f32> = GENERATOR.with(|g| {
+        let mut rng = g.borrow_mut();
+        (0..count).map(|_| rng.between(-bound, bound)).collect()
+    });
+    Param::new(name, Role::Weight, shape, &values)
+}
+
+/// PyTorch's default bound for the weights and biases of linear and convolution layers: `1 / sqrt(fan_in)`, which is
+/// `kaiming_uniform_` with `a = sqrt(5)` (He et al., 2015).
+pub(super) fn bound(fan_in: usize) -> f32 {
+    1.0 / (fan_in.max(1) as f32).sqrt()
+}

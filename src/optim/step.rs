@@ -1,0 +1,241 @@
+//! The optimizer's step as graph nodes: the norm of all gradients where it is wanted, and the update.
+
+use super::Optimizer;
+use super::kinds::{Clip, Kind};
+use crate::graph::{Arg, Candidate, Caps, Desc, Function, Graph, Io, Kernel, Op, Param, Role, Tensor};
+use crate::shader;
+use std::collections::HashMap;
+
+/// Elements that one workgroup updates.
+const CHUNK: usize = 1024;
+
+/// Elements that one invocation of the norm's first stage adds.
+const NORM_CHUNK: usize = 256;
+
+/// Elements of packed gradients that one dispatch can bind on every device, 128 MiB.
+const MOST: usize = 32 << 20;
+
+const GRADIENT_NORM: &str = "@group(0) @binding(6) var<storage, read> norm: array<f32>; // [1]
+fn gradient_norm() -> f32 {
+    return norm[0];
+}";
+
+pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], optimizer: &Optimizer) -> Function {
+    for (param, grad) in pairs {
+        if param.desc() != grad.desc() {
+            graph.fail(
+                "optimizer",
+                format!("the gradient of {} is {}, not {}", param.name(), grad.desc(), param.desc()),
+            );
+        }
+    }
+    let grads: Vec<&Tensor> = pairs.iter().map(|(_, grad)| grad).collect();
+    let norm = matches!(optimizer.clip, Clip::Norm(_)).then(|| norm(graph, &grads));
+    let hyper = Param::new("hyper", Role::State, [9], &hyper(optimizer));
+    let mut function = function;
+    let mut rest = pairs;
+    while !rest.is_empty() {
+        // As many weights as fit into one binding.
+        let mut elements = 0;
+        let fits = |(param, _): &&(Param, Tensor)| {
+            elements += param.desc().elements().next_multiple_of(64);
+            elements <= MOST
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (now, later) = rest.split_at(count);
+        let step = Step::new(optimizer, now, &hyper, norm.is_some());
+        let mut inputs: Vec<&Tensor> = now.iter().map(|(_, grad)| grad).collect();
+        inputs.extend(norm.as_ref());
+        function = function.update(graph.update(step, &inputs));
+        rest = later;
+    }
+    let mut settings = vec![("lr", 0), ("weight_decay", 4), ("eps", 3)];
+    if optimizer.clip != Clip::None {
+        settings.push(("clip", 5));
+    }
+    for (name, index) in settings {
+        function = function.setting(name, &hyper, index);
+    }
+    match norm {
+        Some(norm) => function.output(&norm),
+        None => function,
+    }
+}
+
+fn hyper(o: &Optimizer) -> [f32; 9] {
+    let limit = match o.clip {
+        Clip::None => 0.0,
+        Clip::Norm(limit) | Clip::Value(limit) => limit,
+    };
+    [o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, limit, o.lr_decay, 1.0 - o.beta1, 1.0 - o.beta2].map(|v| v as f32)
+}
+
+/// The norm of all gradients together, f32 [1].
+fn norm(graph: &Graph, grads: &[&Tensor]) -> Tensor {
+    let total: usize = grads.iter().map(|g| g.elements().next_multiple_of(64)).sum();
+    if total <= MOST {
+        return graph.push1(Norm, grads);
+    }
+    let squares = grads.iter().map(|g| g.square().sum(&[], false));
+    match squares.reduce(|a, b| a + b) {
+        Some(sum) => sum.sqrt().reshape([1]),
+        None => graph.full([1], 0.0),
+    }
+}
+
+/// The Euclidean norm of packed tensors.
+#[derive(Debug)]
+struct Norm;
+
+impl Op for Norm {
+    fn name(&self) -> &'static str {
+        "grad_norm"
+    }
+
+    fn outputs(&self, _inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        Ok(vec![Desc::f32([1])])
+    }
+
+    fn packed(&self, inputs: usize) -> usize {
+        inputs
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let mut table = Vec::new();
+        for (input, &start) in io.inputs.iter().zip(io.pack) {
+            for first in (0..input.elements()).step_by(NORM_CHUNK) {
+                table.extend([(start + first) as u32, NORM_CHUNK.min(input.elements() - first) as u32]);
+            }
+        }
+        let chunks = table.len() / 2;
+        let parts = chunks.clamp(1, 64);
+        let kernel = |entry| Kernel::new(shader!("norm.wgsl"), entry).set("CHUNKS", chunks).set("PARTS", parts);
+        let kernels = vec![
+            kernel("chunk_squares")
+                .bind([Arg::Pack, Arg::Table(table.into()), Arg::ScratchOut(0)])
+                .grid(caps.fold(chunks.div_ceil(64))),
+            kernel("gather_parts").bind([Arg::ScratchIn(0), Arg::ScratchOut(1)]),
+            kernel("root").bind([Arg::ScratchIn(1), Arg::Out(0)]),
+        ];
+        vec![Candidate { name: "staged", kernels, scratch: vec![chunks * 4, parts * 4] }]
+    }
+}
+
+/// One step of an optimizer over several weights.
+#[derive(Debug)]
+struct Step {
+    optimizer: Optimizer,
+    /// Whether the last input is the gradients' norm.
+    clip_norm: bool,
+    /// Counters, hyper-parameters, moments; then the weights.
+    state: Vec<Param>,
+    /// Elements between one kind of moments and the next.
+    total: usize,
+}
+
+impl Step {
+    fn new(optimizer: &Optimizer, pairs: &[(Param, Tensor)], hyper: &Param, clip_norm: bool) -> Self {
+        let total: usize = pairs.iter().map(|(param, _)| param.desc().elements()).sum();
+        let slots = optimizer.moments();
+        let initial = vec![optimizer.initial as f32; total * slots.len()];
+        let moments = Param::new(slots.join("+"), Role::State, [(total * slots.len()).max(1)], &initial);
+        let counters = Param::new_u32("counters", Role::State, [3], &[0; 3]);
+        let mut state = vec![counters, hyper.clone(), moments];
+        state.extend(pairs.iter().map(|(param, _)| param.clone()));
+        Step { optimizer: optimizer.clone(), clip_norm, state, total }
+    }
+}
+
+impl Op for Step {
+    fn name(&self) -> &'static str {
+        match self.optimizer.kind {
+            Kind::Sgd { .. } => "sgd",
+            Kind::Adam { decoupled: false, .. } => "adam",
+            Kind::Adam { decoupled: true, .. } => "adamw",
+            Kind::RmsProp { .. } => "rmsprop",
+            Kind::Adagrad => "adagrad",
+        }
+    }
+
+    fn outputs(&self, _inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        Ok(Vec::new())
+    }
+
+    fn state(&self) -> Vec<Param> {
+        self.state.clone()
+    }
+
+    fn packed(&self, inputs: usize) -> usize {
+        inputs - usize::from(self.clip_norm)
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        // For each slab, the first weight in it and the rows of its table.
+        let mut slabs: HashMap<u64, (usize, Vec<u32>)> = HashMap::new();
+        let mut order = Vec::new();
+        let mut moment = 0;
+        for (n, (place, &grad)) in io.state[3..].iter().zip(io.pack).enumerate() {
+            let elements = self.state[3 + n].desc().elements();
+            let (_, rows) = slabs.entry(place.slab).or_insert_with(|| {
+                order.push(place.slab);
+                (3 + n, Vec::new())
+            });
+            for first in (0..elements).step_by(CHUNK) {
+                let length = CHUNK.min(elements - first);
+                rows.extend([place.offset + first, grad + first, moment + first, length].map(|v| v as u32));
+            }
+            moment += elements;
+        }
+        let o = &self.optimizer;
+        let (mut kind, mut nesterov, mut centered, mut amsgrad) = (0u32, false, false, false);
+        let mut momentum = false;
+        match o.kind {
+            Kind::Sgd { nesterov: n } => (nesterov, momentum) = (n, o.beta1 != 0.0),
+            Kind::Adam { decoupled, amsgrad: a } => (kind, amsgrad) = (1 + u32::from(decoupled), a),
+            Kind::RmsProp { centered: c } => (kind, centered, momentum) = (3, c, o.beta2 != 0.0),
+            Kind::Adagrad => kind = 4,
+        }
+        let clip: u32 = match o.clip {
+            Clip::None => 0,
+            Clip::Norm(_) => 1,
+            Clip::Value(_) => 2,
+        };
+        // Bindings by place; `advance` uses only two of them.
+        let args = |table: Arg, weight: usize| {
+            let mut args = vec![Arg::Pack, table, Arg::State(1), Arg::State(0), Arg::Slab(weight), Arg::State(2)];
+            if self.clip_norm {
+                args.push(Arg::In(io.inputs.len() - 1));
+            }
+            args
+        };
+        let kernel = |entry| {
+            Kernel::new(shader!("optim.wgsl"), entry)
+                .set("KIND", kind)
+                .set("MOMENTUM", momentum)
+                .set("NESTEROV", nesterov)
+                .set("CENTERED", centered)
+                .set("AMSGRAD", amsgrad)
+                .set("CLIP", clip)
+                .set("TOTAL", self.total)
+        };
+        let kernel = |entry| match self.clip_norm {
+            true => kernel(entry).replace("gradient_norm", GRADIENT_NORM),
+            false => kernel(entry),
+        };
+        let mut kernels = Vec::new();
+        for slab in order {
+            let (weight, rows) = &slabs[&slab];
+            let chunks = rows.len() / 4;
+            let table = Arg::Table(rows.as_slice().into());
+            if kernels.is_empty() {
+                kernels.push(kernel("advance").bind(args(table.clone(), *weight)));
+            }
+            kernels.push(kernel("step").set("CHUNKS", chunks).bind(args(table, *weight)).grid(caps.fold(chunks)));
+        }
+        vec![Candidate { name: "chunks", kernels, scratch: Vec::new() }]
+    }
+
+    fn flops(&self, _inputs: &[Desc], _outputs: &[Desc]) -> u64 {
+        12 * self.total as u64
+    }
+}
