@@ -57,9 +57,7 @@ fn product(op: &str, attrs: Attrs, inputs: &Named) -> Option<Tensor> {
                 None => y,
             }
         }
-        "avg_pool2d" => {
-            get("x").avg_pool2d(&window(attrs).count_include_pad(attrs.bool("count_include_pad")))
-        }
+        "avg_pool2d" => get("x").avg_pool2d(&window(attrs).count_include_pad(attrs.bool("count_include_pad"))),
         _ => return None,
     })
 }
@@ -99,11 +97,11 @@ fn loss(op: &str, attrs: Attrs, inputs: &Named) -> Tensor {
     if op == "mse_loss" {
         return x.mse_loss(target, reduction);
     }
-    let mut options = CrossEntropy::new()
-        .reduction(reduction)
-        .label_smoothing(attrs.f64_or("label_smoothing", 0.0) as f32)
-        // PyTorch's default.
-        .ignore_index(attrs.f64_or("ignore_index", -100.0) as i64 as u32);
+    let mut options =
+        CrossEntropy::new().reduction(reduction).label_smoothing(attrs.f64_or("label_smoothing", 0.0) as f32);
+    if attrs.0["ignore_index"].is_i64() {
+        options = options.ignore_index(attrs.i64("ignore_index") as u32);
+    }
     if let Some(weight) = inputs.get("weight") {
         options = options.weight(weight);
     }
