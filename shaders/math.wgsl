@@ -4,8 +4,18 @@ const SQRT_1_2 = 0.70710678118654752;
 const SQRT_2_PI = 0.79788456080286536; // sqrt(2 / pi)
 const RSQRT_2PI = 0.39894228040143268; // 1 / sqrt(2 pi)
 
+// By its bits: drivers may take `x != x` for false.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// `max` and `clamp` may turn a NaN into a bound, and so a diverged network into a constant one.
+fn relu(x: f32) -> f32 {
+    return select(max(x, 0.0), x, is_nan(x));
+}
+
 fn exp_(x: f32) -> f32 {
-    return exp(clamp(x, -103.0, 88.7228));
+    return select(exp(clamp(x, -103.0, 88.7228)), x, is_nan(x));
 }
 
 fn expm1_(x: f32) -> f32 {

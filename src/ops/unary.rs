@@ -85,7 +85,7 @@ impl Tensor {
     /// `max(x, 0)`; the gradient at 0 is 0.
     #[track_caller]
     pub fn relu(&self) -> Tensor {
-        self.unary("relu", "max({0}, 0.0)", &[], |n, _| Some(n.dy() * n.outputs[0].gt_scalar(0.0)))
+        self.unary("relu", "relu({0})", &[], |n, _| Some(n.dy() * n.outputs[0].gt_scalar(0.0)))
     }
 
     /// `min(max(x, 0), 6)`.

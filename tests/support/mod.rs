@@ -1,5 +1,6 @@
-//! What the integration tests share: the golden cases and the plain f64 twins of the ops.
+//! What the integration tests share: the golden cases, the engine's answers to them, the plain f64 twins of the ops.
 #![allow(dead_code)]
 
+pub mod engine;
 pub mod golden;
 pub mod reference;

@@ -1,0 +1,92 @@
+//! Golden cases on the engine: a graph from the public API, its gradients, one run.
+
+mod nets;
+mod pointwise;
+mod training;
+
+use std::collections::BTreeMap;
+
+use shadegrad::{DType, Gpu, Graph, Result, Tensor};
+
+use super::golden::{Case, Data};
+use super::reference::Attrs;
+
+/// Ops of the package's own cases that the engine cannot run yet.
+pub const PENDING: &[&str] = training::OPS;
+
+/// What came out under one name; indices as floats, which they fit exactly.
+pub struct Got {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// Outputs and gradients by the case's names.
+#[derive(Default)]
+pub struct Answer {
+    pub outputs: BTreeMap<String, Got>,
+    pub grads: BTreeMap<String, Got>,
+}
+
+pub enum Outcome {
+    Answer(Answer),
+    /// The engine has no such op.
+    Unsupported,
+}
+
+/// Tensors by the case's names.
+type Named = BTreeMap<String, Tensor>;
+
+/// Builds, compiles and runs `case`.
+pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
+    if training::OPS.contains(&case.op.as_str()) {
+        return training::run(gpu, case);
+    }
+    let graph = Graph::new();
+    let inputs: Named = case.inputs.iter().map(|(name, data)| (name.clone(), leaf(&graph, data))).collect();
+    let attrs = Attrs(&case.attrs);
+    let Some(outputs) = pointwise::build(&case.op, attrs, &inputs).or_else(|| nets::build(&case.op, attrs, &inputs))
+    else {
+        return Ok(Outcome::Unsupported);
+    };
+    // Scalars are stored with shape [1]; here their shape is [].
+    let cotangents: Named =
+        case.cotangents.keys().map(|name| (name.clone(), graph.input(outputs[name].shape()))).collect();
+    let seeds: Vec<_> = cotangents.iter().map(|(name, dy)| (outputs[name].clone(), dy.clone())).collect();
+    let grads = graph.grad_from(&seeds, case.grads.keys().map(|name| &inputs[name]));
+    let program = gpu.compile(&graph.function(outputs.values().chain(&grads)))?;
+    for (name, tensor) in &inputs {
+        match &case.inputs[name].data {
+            Data::F32(values) => program.write(tensor, values)?,
+            // A negative label (-100) wraps round.
+            Data::I32(values) => program.write_u32(tensor, &values.iter().map(|&v| v as u32).collect::<Vec<_>>())?,
+            Data::U8(values) => program.write(tensor, &values.iter().map(|&v| f32::from(v)).collect::<Vec<_>>())?,
+        };
+    }
+    for (name, tensor) in &cotangents {
+        program.write(tensor, case.cotangents[name].f32().unwrap_or_default())?;
+    }
+    program.run()?;
+    let read = |(name, tensor): (&String, &Tensor)| -> Result<(String, Got)> {
+        let values = match tensor.dtype() {
+            DType::F32 => program.read(tensor)?,
+            _ => program.read_u32(tensor)?.into_iter().map(|v| v as f32).collect(),
+        };
+        Ok((name.clone(), Got { shape: tensor.shape().to_vec(), values }))
+    };
+    Ok(Outcome::Answer(Answer {
+        outputs: outputs.iter().map(read).collect::<Result<_>>()?,
+        grads: case.grads.keys().zip(&grads).map(read).collect::<Result<_>>()?,
+    }))
+}
+
+/// Indices and labels are u32 in the engine, masks f32.
+fn leaf(graph: &Graph, tensor: &super::golden::Tensor) -> Tensor {
+    match tensor.data {
+        Data::I32(_) => graph.input_u32(tensor.shape.as_slice()),
+        Data::F32(_) | Data::U8(_) => graph.input(tensor.shape.as_slice()),
+    }
+}
+
+fn one(name: &str, tensor: Tensor) -> Option<Named> {
+    Some(Named::from([(name.to_owned(), tensor)]))
+}
