@@ -112,7 +112,7 @@ impl Step {
         let logits = net.forward(&x);
         let loss = logits.cross_entropy(&labels);
         let right = logits.argmax(&[1], false).eq(&labels).mean(&[], false);
-        let stats = Tensor::concat(&[&loss.reshape([1]), &right.reshape([1])], 0);
+        let stats = loss.reshape([1]).concat(&[&right.reshape([1])], 0);
         let program = gpu.compile(&g.minimize(&loss, optimizer).output(&stats))?;
         Ok(Step { program, indices, stats })
     }

@@ -132,13 +132,11 @@ impl Gpu {
         let result = work();
         let reports = [validation, internal, memory].map(|scope| pollster::block_on(scope.pop()));
         self.check_lost()?;
-        for report in reports.into_iter().flatten() {
-            return Err(match report {
-                wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: what.into() },
-                other => Error::Device { what: what.into(), message: other.to_string() },
-            });
+        match reports.into_iter().flatten().next() {
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { what: what.into() }),
+            Some(other) => Err(Error::Device { what: what.into(), message: other.to_string() }),
+            None => Ok(result),
         }
-        Ok(result)
     }
 }
 

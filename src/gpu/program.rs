@@ -120,8 +120,7 @@ impl Program {
     /// Writes an input for the runs to come; does not wait for those under way.
     ///
     /// # Errors
-    /// A tensor that is no input, the wrong number of values, a label out of range. An input that the program does not
-    /// need is ignored.
+    /// A tensor that is no input (or none that the program needs), the wrong number of values, a label out of range.
     pub fn write(&self, input: &Tensor, values: &[f32]) -> Result<&Self> {
         self.write_words(input, DType::F32, bytemuck::cast_slice(values))
     }

@@ -228,13 +228,15 @@ pub enum PadMode {
 }
 
 impl Tensor {
-    /// Tensors one after the other along `dim`.
+    /// This tensor and then `others`, one after the other along `dim`.
     #[track_caller]
-    pub fn concat(tensors: &[&Tensor], dim: isize) -> Tensor {
-        let first = tensors[0];
-        match first.desc().shape.axis(dim) {
-            Ok(axis) => first.graph().push1(Concat(axis), tensors),
-            Err(message) => first.graph().poison("concat", message),
+    pub fn concat(&self, others: &[&Tensor], dim: isize) -> Tensor {
+        match self.desc().shape.axis(dim) {
+            Ok(axis) => {
+                let all: Vec<&Tensor> = std::iter::once(self).chain(others.iter().copied()).collect();
+                self.graph().push1(Concat(axis), &all)
+            }
+            Err(message) => self.graph().poison("concat", message),
         }
     }
 

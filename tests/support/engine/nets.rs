@@ -111,7 +111,7 @@ fn loss(op: &str, attrs: Attrs, inputs: &Named) -> Tensor {
 fn movement(op: &str, attrs: Attrs, inputs: &Named) -> Option<Tensor> {
     if op == "concat" {
         let parts: Vec<&Tensor> = (0..inputs.len()).map(|i| &inputs[&format!("x{i}")]).collect();
-        return Some(Tensor::concat(&parts, dim(attrs)));
+        return Some(parts[0].concat(&parts[1..], dim(attrs)));
     }
     let x = inputs.get("x")?;
     Some(match op {
