@@ -38,8 +38,7 @@ impl Network {
             let y = x.conv2d(&graph.param(weight), &Conv2dOptions::new().padding([2; 2])) + bias;
             y.relu().max_pool2d(&Window::new([2, 2]))
         };
-        let linear =
-            |x: &Tensor, [weight, bias]: &[Param; 2]| x.linear(&graph.param(weight), Some(&graph.param(bias)));
+        let linear = |x: &Tensor, [weight, bias]: &[Param; 2]| x.linear(&graph.param(weight), Some(&graph.param(bias)));
         let x = conv(&conv(x, &self.conv1), &self.conv2).flatten(1);
         linear(&linear(&x, &self.linear1).relu(), &self.linear2)
     }
