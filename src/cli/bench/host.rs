@@ -27,14 +27,13 @@ pub fn run(args: &Args) -> Result<()> {
     let dispatches = program.plan().steps.len() as f64;
     // The device is idle when a call begins, so that nothing but the host's own work is in it.
     let mut run = Vec::new();
+    let mut parts: [Vec<f64>; 4] = Default::default();
     for _ in 0..REPEATS {
         let start = Instant::now();
         program.run()?;
         run.push(start.elapsed().as_secs_f64() * 1e6);
         gpu.wait()?;
-    }
-    let mut parts: [Vec<f64>; 4] = Default::default();
-    for _ in 0..REPEATS {
+
         let mut mark = Instant::now();
         let mut lap = |part: usize| {
             parts[part].push(mark.elapsed().as_secs_f64() * 1e6);
