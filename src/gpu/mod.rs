@@ -3,10 +3,12 @@
 mod adapter;
 mod memory;
 mod pipeline;
+mod profile;
 mod program;
 mod readback;
 
 pub use adapter::{Options, adapters};
+pub use profile::{Clock, Profile, Timing};
 pub use program::Program;
 pub use readback::Readback;
 
