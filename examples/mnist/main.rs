@@ -55,6 +55,9 @@ struct Args {
     /// Print the training program's dispatches
     #[arg(long)]
     listing: bool,
+    /// Time each dispatch of the training program, and stop
+    #[arg(long)]
+    profile: bool,
 }
 
 fn main() {
@@ -156,6 +159,10 @@ fn run(args: &Args) -> Result<()> {
     let step = Step::new(&gpu, &net, &train, args.batch, optimizer(&args.optimizer, args.lr)?)?;
     if args.listing {
         println!("{}", step.program);
+    }
+    if args.profile {
+        println!("{}", step.program.profile()?);
+        return Ok(());
     }
     let mut order = Order::new(train.len(), args.batch, args.seed)?;
     let steps = epochs * order.steps_per_epoch();
