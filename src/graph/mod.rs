@@ -342,6 +342,11 @@ pub struct Function {
 }
 
 impl Function {
+    /// The first mistake made while its graph was built, if there was one; `compile` gives it, too.
+    pub fn check(&self) -> Result<()> {
+        self.graph.error()
+    }
+
     /// Adds an output.
     pub fn output(mut self, tensor: &Tensor) -> Self {
         self.outputs.push(tensor.clone());
