@@ -2,6 +2,7 @@
 
 use super::memory::Slab;
 use super::pipeline::Pipeline;
+use super::sanitize::Sanitizer;
 use super::{Gpu, Readback, lock};
 use crate::graph::plan::{Memory, Plan, Port, Region, params};
 use crate::graph::{DType, Function, Param, Place, Tensor};
@@ -15,15 +16,16 @@ const IN_FLIGHT: usize = 3;
 
 /// A compiled graph: dispatches with their pipelines, bindings and memory, made once. Running it creates nothing.
 pub struct Program {
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     graph: u64,
-    plan: Plan,
+    pub(super) plan: Plan,
     buffers: Vec<wgpu::Buffer>,
     pub(super) dispatches: Vec<Dispatch>,
-    params: Vec<Param>,
+    pub(super) params: Vec<Param>,
     settings: Vec<(String, Param, usize)>,
     submitted: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     slabs: HashMap<u64, Arc<Slab>>,
+    sanitizer: Option<Sanitizer>,
 }
 
 pub(super) struct Dispatch {
@@ -56,6 +58,7 @@ impl Program {
         let place = |param: &Param| places[&param.id()];
         let plan = Plan::new(function, gpu.caps(), &place)?;
         let pipelines = gpu.pipelines(&plan.steps)?;
+        let sanitizer = if gpu.caps().guard > 0 { Some(Sanitizer::new(&plan.steps)?) } else { None };
         let mut buffers = Vec::new();
         for buffer in &plan.buffers {
             let made = gpu.buffer("program", buffer.bytes as u64)?;
@@ -74,6 +77,7 @@ impl Program {
             settings: function.settings.clone(),
             submitted: Mutex::default(),
             slabs,
+            sanitizer,
         };
         let dispatches = gpu.guarded("binding buffers", || program.bind(pipelines))?;
         program.dispatches = dispatches;
@@ -98,7 +102,7 @@ impl Program {
         pipelines.into_iter().zip(&self.plan.steps).map(bind).collect()
     }
 
-    fn memory(&self, memory: Memory) -> &wgpu::Buffer {
+    pub(super) fn memory(&self, memory: Memory) -> &wgpu::Buffer {
         match memory {
             Memory::Own(id) => &self.buffers[id],
             Memory::Slab(id) => &self.slabs[&id].buffer,
@@ -108,7 +112,8 @@ impl Program {
     fn resource(&self, region: &Region) -> wgpu::BindingResource<'_> {
         let buffer = self.memory(region.memory);
         let whole = region.bytes == usize::MAX;
-        let size = (!whole).then(|| (region.bytes as u64).next_multiple_of(16).max(16));
+        let guard = self.gpu.caps().guard as u64;
+        let size = (!whole).then(|| (region.bytes as u64).next_multiple_of(16).max(16) + guard);
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer,
             offset: region.offset as u64,
@@ -178,7 +183,17 @@ impl Program {
 
     /// Runs once: records and submits. Returns as soon as the work is queued, or when an earlier run is done if
     /// several are under way.
+    ///
+    /// Under the sanitizer ([`Options::sanitize`](super::Options::sanitize)) the dispatches run one by one, and what
+    /// each of them wrote is examined.
+    ///
+    /// # Errors
+    /// What the device reports; [`Error::Sanitizer`] for a kernel that wrote outside its outputs, left a part of them
+    /// unwritten, or made a NaN.
     pub fn run(&self) -> Result<()> {
+        if let Some(sanitizer) = &self.sanitizer {
+            return sanitizer.run(self);
+        }
         let index = self.gpu.guarded("running", || {
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             self.record(&mut encoder);

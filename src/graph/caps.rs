@@ -23,6 +23,9 @@ pub struct Caps {
     pub cpu: bool,
     /// Which candidate to take where an op offers several: the first by default, `n` the n-th (modulo their number).
     pub candidate: usize,
+    /// Bytes left unused after every region of memory, so that writes past its end can be seen there; 0 but under the
+    /// sanitizer.
+    pub guard: usize,
 }
 
 impl Caps {
@@ -39,6 +42,7 @@ impl Caps {
             subgroup: None,
             cpu: false,
             candidate: 0,
+            guard: 0,
         }
     }
 

@@ -9,6 +9,7 @@ pub mod fuse;
 pub mod grad;
 mod index;
 mod kernel;
+mod listing;
 mod op;
 mod param;
 pub mod plan;
