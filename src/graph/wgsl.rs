@@ -26,7 +26,6 @@ pub fn specialise(kernel: &Kernel) -> Result<String> {
     for (name, value) in &kernel.consts {
         text = set_const(&text, name, &value.to_string()).map_err(fail)?;
     }
-    text = supply(text);
     let consts = constants(&text);
     unroll(&text, &consts).map_err(fail)
 }
@@ -49,18 +48,6 @@ fn include(source: &str, included: &mut Vec<String>) -> Result<String, String> {
         text.push('\n');
     }
     Ok(text)
-}
-
-/// Adds the helper files of functions that a replacement calls and the shader did not include.
-fn supply(mut text: String) -> String {
-    for helper in [&LIBRARY[0], &LIBRARY[1]] {
-        let defined = helper.source.lines().filter_map(|line| line.strip_prefix("fn ")?.split('(').next());
-        let lacking = |name: &str| text.contains(&format!("{name}(")) && !text.contains(&format!("fn {name}("));
-        if defined.into_iter().any(lacking) {
-            text.push_str(helper.source);
-        }
-    }
-    text
 }
 
 /// The end (exclusive) of the block whose `{` is the first one at or after `from`.
