@@ -150,11 +150,11 @@ impl Program {
             let message = format!("{} values of {dtype} were written to the input {}", words.len(), port.desc);
             return Err(Error::argument("write", message));
         }
-        if let Some((bound, except)) = &port.bound {
-            if let Some(at) = words.iter().position(|w| w >= bound && !except.contains(w)) {
-                let message = format!("element {at} is {}, but must be below {bound}", words[at]);
-                return Err(Error::argument("labels or indices", message));
-            }
+        if let Some((bound, except)) = &port.bound
+            && let Some(at) = words.iter().position(|w| w >= bound && !except.contains(w))
+        {
+            let message = format!("element {at} is {}, but must be below {bound}", words[at]);
+            return Err(Error::argument("labels or indices", message));
         }
         let buffer = self.memory(port.region.memory);
         self.gpu.queue().write_buffer(buffer, port.region.offset as u64, bytemuck::cast_slice(words));

@@ -458,10 +458,12 @@ impl<'a> Planner<'a> {
         for value in done {
             let dead = self.last.get(&value).is_none_or(|&last| last <= at);
             let computed = self.inner.nodes[value.node].op().is_some();
-            if dead && computed && !self.packed.contains_key(&value) {
-                if let Some(region) = self.regions.get(&value).copied() {
-                    self.give_back(region);
-                }
+            if dead
+                && computed
+                && !self.packed.contains_key(&value)
+                && let Some(region) = self.regions.get(&value).copied()
+            {
+                self.give_back(region);
             }
         }
     }

@@ -90,10 +90,10 @@ fn constants(text: &str) -> HashMap<String, u32> {
     let mut known = HashMap::new();
     for line in text.lines() {
         let parts = line.strip_prefix("const ").and_then(|rest| rest.split_once(" = "));
-        if let Some((name, value)) = parts.and_then(|(n, v)| Some((n, v.split_once(';')?.0))) {
-            if let Some(value) = Eval::new(value, &known).whole() {
-                known.insert(name.to_string(), value);
-            }
+        if let Some((name, value)) = parts.and_then(|(n, v)| Some((n, v.split_once(';')?.0)))
+            && let Some(value) = Eval::new(value, &known).whole()
+        {
+            known.insert(name.to_string(), value);
         }
     }
     known

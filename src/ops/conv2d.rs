@@ -100,7 +100,11 @@ impl Conv2d {
                 "it needs f32 images [N, C, H, W] and weights [out, in / groups, kh, kw], not {x} and {w}"
             ));
         }
-        if groups == 0 || x.shape[1] % groups != 0 || w.shape[0] % groups != 0 || x.shape[1] / groups != w.shape[1] {
+        if groups == 0
+            || !x.shape[1].is_multiple_of(groups)
+            || !w.shape[0].is_multiple_of(groups)
+            || x.shape[1] / groups != w.shape[1]
+        {
             return Err(format!("the channels of {x} and the weights {w} do not fit for {groups} groups"));
         }
         let mut shape = vec![x.shape[0], w.shape[0]];
