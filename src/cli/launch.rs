@@ -12,7 +12,7 @@ pub fn chain(gpu: &Gpu, dispatches: usize) -> Result<(Program, Tensor)> {
     let graph = Graph::new();
     let x = graph.input([8, 8]);
     // Two kinds in turn, so that no two neighbours share a pipeline.
-    let link = |y: Tensor, n: usize| if n % 2 == 0 { y.softmax(1) } else { y.log_softmax(1) };
+    let link = |y: Tensor, n: usize| if n.is_multiple_of(2) { y.softmax(1) } else { y.log_softmax(1) };
     let y = (0..dispatches).fold(x.clone(), link);
     let program = gpu.compile(&graph.function([&y]))?;
     program.write(&x, &[0.5; 64])?;
