@@ -42,6 +42,9 @@ impl Args {
 
 pub fn run(args: &Args, start: Start) -> Result<()> {
     let cases = args.wanted();
+    if cases.is_empty() {
+        return Err(Error::argument("--only", format!("no case is like {:?}; --list names them", args.only)));
+    }
     if args.list {
         return cases.iter().try_for_each(|case| say(&case.name));
     }
