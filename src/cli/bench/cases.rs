@@ -252,6 +252,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn numbers_are_those_of_the_other_harnesses() {
+        let numbers = random(1 << 16, 7, 2.0);
+        let mean = numbers.iter().map(|v| f64::from(v.abs())).sum::<f64>() / numbers.len() as f64;
+        assert_eq!(numbers[..3], [-0.7420968, 0.96822166, 0.09620988]);
+        assert!((mean - 0.5).abs() < 0.01 && numbers.iter().all(|v| (-1.0..1.0).contains(v)), "{mean}");
+    }
+
+    #[test]
     fn every_case_builds() {
         for case in all() {
             let built = case.job().check[0].graph().error();

@@ -4,7 +4,7 @@ use super::cases::{self, Case, Data, Job};
 use super::timing::{Sample, Start, budget, measure};
 use crate::cli::say;
 use serde_json::Value;
-use shadegrad::{Gpu, Program, Result};
+use shadegrad::{Error, Gpu, Program, Result};
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
@@ -42,6 +42,9 @@ impl Args {
 
 pub fn run(args: &Args, start: Start) -> Result<()> {
     let cases = args.wanted();
+    if cases.is_empty() {
+        return Err(Error::argument("--only", format!("no case is like {:?}; --list names them", args.only)));
+    }
     if args.list {
         return cases.iter().try_for_each(|case| say(&case.name));
     }
@@ -55,7 +58,7 @@ pub fn run(args: &Args, start: Start) -> Result<()> {
         let begun = Instant::now();
         let timed = time(&gpu, case, || opened + begun.elapsed());
         let line = match &timed {
-            _ if args.json => json(&gpu, case, &timed),
+            _ if args.json => json(&gpu.to_string(), case, timed.as_ref().map(|(sample, _)| sample)),
             Ok((sample, _)) => row(case, sample),
             Err(error) => format!("{:<24} failed: {error}", case.name),
         };
@@ -121,9 +124,9 @@ fn row(case: &Case, sample: &Sample) -> String {
     )
 }
 
-fn json(gpu: &Gpu, case: &Case, timed: &Result<(Sample, Program)>) -> String {
+fn json(device: &str, case: &Case, timed: Result<&Sample, &Error>) -> String {
     let (median, min, reps, note) = match timed {
-        Ok((sample, _)) => (sample.median, sample.min, sample.reps, note(case, sample)),
+        Ok(sample) => (sample.median, sample.min, sample.reps, note(case, sample)),
         Err(error) => (-1.0, -1.0, 0, format!("FAILED: {error}")),
     };
     // Keys in the order of the other harnesses, which a JSON object would not keep.
@@ -131,7 +134,7 @@ fn json(gpu: &Gpu, case: &Case, timed: &Result<(Sample, Program)>) -> String {
         "{{\"peer\":\"shadegrad\",\"case\":{},\"device\":{},\"median_ms\":{median:.4},\"min_ms\":{min:.4},\
          \"reps\":{reps},\"flops\":{:.0},\"gflops\":{:.2},\"note\":{}}}",
         Value::from(case.name.as_str()),
-        Value::from(gpu.to_string()),
+        Value::from(device),
         case.flops,
         rate(case.flops, median),
         Value::from(note)
@@ -150,4 +153,36 @@ fn note(case: &Case, sample: &Sample) -> String {
         note += ";NOT_FINITE";
     }
     note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_those_of_the_other_harnesses() {
+        let cases = cases::all();
+        let case = cases.iter().find(|case| case.name == "mnist_infer_b1").unwrap();
+        let sample = Sample { median: 2.0, min: 1.5, reps: 5, first: 9.25, cold: 100.0, check: 0.0723808 };
+        let start = r#"{"peer":"shadegrad","case":"mnist_infer_b1","device":"a \"b\"","median_ms":"#;
+        let line = json("a \"b\"", case, Ok(&sample));
+        let rest = r#"2.0000,"min_ms":1.5000,"reps":5,"flops":22130176,"gflops":11.07,"note":"#;
+        let note = r#""cold_ms=100.0;first_ms=9.2;chk=7.23808e-2;img_per_s=500.0"}"#;
+        assert_eq!(line, format!("{start}{rest}{note}"));
+        let failed = json("x", case, Err(&Error::argument("a", "b")));
+        let failed: Value = serde_json::from_str(&failed).unwrap();
+        assert_eq!((failed["median_ms"].as_f64(), failed["note"].as_str()), (Some(-1.0), Some("FAILED: a: b")));
+    }
+
+    #[test]
+    fn patterns_are_names_or_parts_of_them() {
+        let wanted = |only: &[&str]| {
+            let only = only.iter().map(|text| text.to_string()).collect();
+            let args = Args { json: false, only, list: false, adapter: None, profile: false };
+            args.wanted().into_iter().map(|case| case.name).collect::<Vec<_>>()
+        };
+        assert_eq!(wanted(&["mnist_infer_b1", "pool_f"]), ["maxpool_fwd", "maxpool_fb", "mnist_infer_b1"]);
+        assert_eq!(wanted(&["nothing"]).len(), 0);
+        assert_eq!(wanted(&[]).len(), 28);
+    }
 }

@@ -85,3 +85,28 @@ pub fn measure(
 pub fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shadegrad::Error;
+
+    #[test]
+    fn the_second_call_is_checked_and_few_calls_are_enough() {
+        let mut calls = 0;
+        let call = |check| {
+            calls += 1;
+            Ok(if check { f64::from(calls) } else { 0.0 })
+        };
+        let sample = measure(call, || Duration::from_millis(7), Duration::ZERO).unwrap();
+        assert_eq!((sample.check, sample.reps, sample.cold), (2.0, 5, 7.0));
+        assert!(sample.min <= sample.median);
+        assert_eq!(calls, 3 + 5);
+    }
+
+    #[test]
+    fn an_error_ends_the_measurement() {
+        let failed = measure(|_| Err(Error::argument("case", "no")), || Duration::ZERO, Duration::ZERO);
+        assert!(failed.is_err());
+    }
+}
