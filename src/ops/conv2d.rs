@@ -316,7 +316,9 @@ impl Op for Conv2d {
             _ => self.rows(d, caps),
         };
         let rows = rows.filter(|_| caps.cpu);
-        rows.into_iter().chain(products).collect()
+        let pointwise = io.inputs.iter().chain(io.outputs).any(|d| d.shape[2..] == [1, 1]);
+        // A 1x1 kernel is a plain product, for which a row of pixels is no help.
+        if pointwise { products.into_iter().chain(rows).collect() } else { rows.into_iter().chain(products).collect() }
     }
 
     fn epilogue(&self) -> bool {

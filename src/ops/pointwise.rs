@@ -170,11 +170,7 @@ impl View {
         match axes.last() {
             None => Four::Splat,
             Some(&(extent, 0)) if extent % 4 == 0 || axes.len() == 1 => Four::Splat,
-            Some(&(extent, 1)) if extent % 4 == 0 => {
-                let aligned =
-                    self.offset.is_multiple_of(4) && axes[..axes.len() - 1].iter().all(|(_, stride)| stride % 4 == 0);
-                if aligned { Four::Vector } else { Four::Gather }
-            }
+            _ if self.in_vectors() => Four::Vector,
             _ => Four::Gather,
         }
     }

@@ -2,7 +2,8 @@
 
 use super::networks;
 use shadegrad::ops::{Conv2dOptions, Window};
-use shadegrad::{Function, Graph, Param, Tensor};
+use shadegrad::optim::Adam;
+use shadegrad::{Function, Graph, Tensor};
 
 /// One line of the benchmark.
 pub struct Case {
@@ -101,13 +102,9 @@ impl Builder {
         self.job(self.graph.function(&outputs), outputs, false)
     }
 
-    /// A training step, of which the loss is read each time.
-    pub fn train(&mut self, loss: Tensor, params: &[Param]) -> Job {
-        // To be `graph.minimize(&loss, Adam::new(1e-3))`; until then the gradients are computed and not used.
-        let weights: Vec<Tensor> = params.iter().map(|param| self.graph.param(param)).collect();
-        let grads = self.graph.grad(&loss, &weights);
-        let function = self.graph.function(std::iter::once(&loss).chain(&grads));
-        self.job(function, vec![loss], true)
+    /// A training step with Adam, of which the loss is read each time.
+    pub fn train(&mut self, loss: Tensor) -> Job {
+        self.job(self.graph.minimize(&loss, Adam::new(1e-3)), vec![loss], true)
     }
 
     fn job(&mut self, function: Function, check: Vec<Tensor>, reads: bool) -> Job {

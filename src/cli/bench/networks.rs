@@ -26,10 +26,6 @@ impl Network {
         }
     }
 
-    fn params(&self) -> Vec<Param> {
-        [&self.conv1, &self.conv2, &self.linear1, &self.linear2].into_iter().flatten().cloned().collect()
-    }
-
     /// Logits [N, 10] of images [N, 1, 28, 28].
     fn forward(&self, x: &Tensor) -> Tensor {
         let graph = x.graph();
@@ -74,7 +70,6 @@ pub fn infer(b: &mut Builder, batch: usize) -> Job {
 /// One training step on a batch.
 pub fn train(b: &mut Builder, batch: usize) -> Job {
     let (x, labels) = (b.input([batch, 1, 28, 28], 1, 2.0), b.labels(batch, 3, 10));
-    let network = Network::new();
-    let loss = network.forward(&x).cross_entropy(&labels);
-    b.train(loss, &network.params())
+    let loss = Network::new().forward(&x).cross_entropy(&labels);
+    b.train(loss)
 }
