@@ -30,8 +30,8 @@ impl Network {
     fn forward(&self, x: &Tensor) -> Tensor {
         let graph = x.graph();
         let conv = |x: &Tensor, [weight, bias]: &[Param; 2]| {
-            let bias = graph.param(bias).unsqueeze(-1).unsqueeze(-1);
-            let y = x.conv2d(&graph.param(weight), &Conv2dOptions::new().padding([2; 2])) + bias;
+            let options = Conv2dOptions::new().padding([2; 2]);
+            let y = x.conv2d_bias(&graph.param(weight), &graph.param(bias), &options);
             y.relu().max_pool2d(&Window::new([2, 2]))
         };
         let linear = |x: &Tensor, [weight, bias]: &[Param; 2]| x.linear(&graph.param(weight), Some(&graph.param(bias)));
