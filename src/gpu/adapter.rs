@@ -26,12 +26,12 @@ pub struct Options {
 
 /// Every adapter present, the best first.
 pub fn adapters() -> Vec<wgpu::Adapter> {
-    pollster::block_on(ranked())
+    pollster::block_on(ranked(wgpu::Backends::all()))
 }
 
-async fn ranked() -> Vec<wgpu::Adapter> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+async fn ranked(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+    let descriptor = wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    let mut adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
     adapters.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
     adapters.sort_by_key(|adapter| {
         let info = adapter.get_info();
@@ -68,12 +68,16 @@ impl Gpu {
     pub async fn open_async(options: &Options) -> Result<Gpu> {
         let wanted = options.adapter.clone().or_else(|| std::env::var("SHADEGRAD_ADAPTER").ok());
         let wanted = wanted.filter(|w| !w.is_empty());
-        let adapters = ranked().await;
+        let fits = |a: &&wgpu::Adapter| wanted.as_ref().is_none_or(|w| matches(&a.get_info(), w));
+        // OpenGL is asked last: its drivers are slow to start, and some print complaints.
+        let mut adapters = ranked(wgpu::Backends::all() - wgpu::Backends::GL).await;
+        if !adapters.iter().any(|a| fits(&a)) {
+            adapters = ranked(wgpu::Backends::all()).await;
+        }
         if adapters.is_empty() {
             return Err(Error::NoAdapter(INSTALL.into()));
         }
-        let chosen = adapters.iter().find(|a| wanted.as_ref().is_none_or(|w| matches(&a.get_info(), w)));
-        let Some(adapter) = chosen else {
+        let Some(adapter) = adapters.iter().find(fits) else {
             let names: Vec<String> =
                 adapters.iter().map(|a| format!("{}:{}", a.get_info().backend, a.get_info().name)).collect();
             let wanted = wanted.unwrap_or_default();
