@@ -342,6 +342,11 @@ pub struct Function {
 }
 
 impl Function {
+    /// The outputs, in order; what an optimizer adds (the norm of the gradients) stands last.
+    pub fn outputs(&self) -> &[Tensor] {
+        &self.outputs
+    }
+
     /// Adds an output.
     pub fn output(mut self, tensor: &Tensor) -> Self {
         self.outputs.push(tensor.clone());
