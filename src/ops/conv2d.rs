@@ -119,6 +119,16 @@ impl Conv2d {
         Ok(Desc::f32(shape))
     }
 
+    #[track_caller]
+    fn of(self, inputs: [&Tensor; 2]) -> Tensor {
+        let graph = inputs[0].graph();
+        match self.outputs(&inputs.map(|t| t.desc().clone())) {
+            // A sum of no products needs no kernel.
+            Ok(outputs) if inputs.iter().any(|t| t.elements() == 0) => graph.full(&outputs[0].shape, 0.0),
+            _ => graph.push1(self, &inputs),
+        }
+    }
+
     fn dims(&self, io: &Io<'_>) -> Dims {
         let (x, w, y) = match self.kind {
             Kind::Forward => (&io.inputs[0], &io.inputs[1], &io.outputs[0]),
@@ -290,7 +300,7 @@ impl Op for Conv2d {
         let (a, b, g) = (node.x(0), node.x(1), node.dy());
         let make = |kind, inputs: [&Tensor; 2], like: Option<&Tensor>| {
             let result = like.map(|t| t.desc().clone());
-            Some(a.graph().push1(Conv2d { kind, options: self.options.clone(), result }, &inputs))
+            Some(Conv2d { kind, options: self.options.clone(), result }.of(inputs))
         };
         match self.kind {
             // a = x, b = w
@@ -336,6 +346,6 @@ impl Tensor {
     #[track_caller]
     pub fn conv2d(&self, weight: &Tensor, options: &Conv2dOptions) -> Tensor {
         let op = Conv2d { kind: Kind::Forward, options: options.clone(), result: None };
-        self.graph().push1(op, &[self, weight])
+        op.of([self, weight])
     }
 }

@@ -162,6 +162,9 @@ impl Op for Gather {
     }
 
     fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        if node.x(1).elements() == 0 {
+            return vec![Some(node.x(0).zeros_like()), None];
+        }
         let back = match self.back {
             Some(_) => None,
             None => Some(node.x(0).shape()[self.axis]),
