@@ -109,8 +109,8 @@ impl Conv2d {
             if k == 0 || s == 0 || d == 0 {
                 return Err("kernel size, stride and dilation must be at least 1".into());
             }
-            let extent = x.shape[2 + side] + options.before[side] + options.after[side];
-            let reach = d * (k - 1) + 1;
+            let padding = [options.before[side], options.after[side]];
+            let (reach, extent) = gemm::reach(k, d, x.shape[2 + side], padding)?;
             if extent < reach {
                 return Err(format!("the kernel reaches {reach}, but the padded image is only {extent} ({x}, {w})"));
             }
