@@ -51,7 +51,9 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
     let seeds: Vec<_> = cotangents.iter().map(|(name, dy)| (outputs[name].clone(), dy.clone())).collect();
     let grads = graph.grad_from(&seeds, case.grads.keys().map(|name| &inputs[name]));
     let program = gpu.compile(&graph.function(outputs.values().chain(&grads)))?;
-    for (name, tensor) in &inputs {
+    // An input that nothing depends on is none of the program's.
+    let needed = |tensor: &Tensor| program.plan().inputs.iter().any(|port| port.value == tensor.value());
+    for (name, tensor) in inputs.iter().filter(|(_, tensor)| needed(tensor)) {
         match &case.inputs[name].data {
             Data::F32(values) => program.write(tensor, values)?,
             // A negative label (-100) wraps round.
@@ -59,7 +61,7 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
             Data::U8(values) => program.write(tensor, &values.iter().map(|&v| f32::from(v)).collect::<Vec<_>>())?,
         };
     }
-    for (name, tensor) in &cotangents {
+    for (name, tensor) in cotangents.iter().filter(|(_, tensor)| needed(tensor)) {
         program.write(tensor, case.cotangents[name].f32().unwrap_or_default())?;
     }
     program.run()?;
@@ -86,4 +88,9 @@ fn leaf(graph: &Graph, tensor: &super::golden::Tensor) -> Tensor {
 
 fn one(name: &str, tensor: Tensor) -> Option<Named> {
     Some(Named::from([(name.to_owned(), tensor)]))
+}
+
+/// The output of an element-wise op.
+pub fn pointwise(op: &str, attrs: &serde_json::Value, inputs: &BTreeMap<String, Tensor>) -> Option<Tensor> {
+    pointwise::build(op, Attrs(attrs), inputs)?.remove("y")
 }
