@@ -91,7 +91,7 @@ fn gates() {
     for rank in 1..5 {
         let mut x = shape(&mut random, rank);
         let dim = random.below(rank);
-        x[dim] = 2 * x[dim];
+        x[dim] *= 2;
         let inputs = named([("x", random.normal(x))]);
         check(&gpu(0), "glu", &json!({"dim": dim as i64 - rank as i64}), &inputs, VALUES, &mut random);
         let x = [vec![3], shape(&mut random, rank)].concat();

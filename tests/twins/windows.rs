@@ -22,9 +22,9 @@ fn convolutions() {
 fn convolution(kernel: usize, round: usize, random: &mut Random) {
     let pick = |random: &mut Random, low: usize, high: usize| low + random.below(high - low + 1);
     let mut two = |low, high| [pick(random, low, high), pick(random, low, high)];
-    let (taps, stride, dilation) = (two(1, if round % 5 == 0 { 7 } else { 4 }), two(1, 3), two(1, 3));
+    let (taps, stride, dilation) = (two(1, if round.is_multiple_of(5) { 7 } else { 4 }), two(1, 3), two(1, 3));
     let (before, after) = (two(0, 3), two(0, 3));
-    let room = two(0, if round % 3 == 0 { 30 } else { 9 });
+    let room = two(0, if round.is_multiple_of(3) { 30 } else { 9 });
     let [ci, co] = match round % 4 {
         0 => [1, 1],
         1 => two(1, 3),
