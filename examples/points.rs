@@ -11,7 +11,8 @@ fn main() -> Result<()> {
     let points: Vec<(f32, f32, u32)> = (0..400)
         .map(|i| {
             let (t, arm) = ((i / 2) as f32 / 200.0, i % 2);
-            let (radius, angle) = (0.1 + 0.9 * t, 7.0 * t + 3.1416 * arm as f32 + 0.15 * (i as f32 * 1.7).sin());
+            let (radius, angle) =
+                (0.1 + 0.9 * t, 7.0 * t + std::f32::consts::PI * arm as f32 + 0.15 * (i as f32 * 1.7).sin());
             (radius * angle.cos(), radius * angle.sin(), arm)
         })
         .collect();

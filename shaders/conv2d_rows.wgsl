@@ -39,6 +39,11 @@ fn epilogue(v: f32, i: u32) -> f32 {
     return v;
 }
 
+// What the sums of an output channel start from: a bias, where there is one.
+fn row_start(batch: u32, m: u32) -> f32 {
+    return 0.0;
+}
+
 fn from_lane(value: f32, lane: u32) -> f32 {
     return value;
 }
@@ -70,6 +75,12 @@ fn rows(
         places[j] = W_START + g * CO * CI * KH * KW + min(co + q / KW, CO - 1u) * W_OUT + q % KW * W_X;
     }
     var sums: array<f32, CHANNELS * PIXELS>;
+    for (var c = 0u; c < CHANNELS; c++) { // unroll
+        let start = row_start(g, min(co + c, CO - 1u));
+        for (var p = 0u; p < PIXELS; p++) { // unroll
+            sums[c * PIXELS + p] = start;
+        }
+    }
     for (var ci = 0u; ci < CI; ci++) {
         for (var ky = 0u; ky < KH; ky++) {
             let iy = oy * SH + ky * DH - PH; // wraps above H where it is outside

@@ -4,6 +4,15 @@
 //   fn put(batch: u32, split: u32, m: u32, n: u32, value: f32)
 // All three are only called with indices inside the matrices.
 
+// What the sums of a row, and of a column, start from: a bias, where there is one.
+fn row_start(batch: u32, m: u32) -> f32 {
+    return 0.0;
+}
+
+fn column_start(batch: u32, n: u32) -> f32 {
+    return 0.0;
+}
+
 const BATCHES = 1u;
 const M = 1u;
 const N = 1u;
@@ -51,6 +60,14 @@ fn tile(
     let own_n = lane % (TN / RN);
     let own_m = lane / (TN / RN);
     var sums: array<f32, RM * RN>;
+    if (split == 0u) {
+        for (var r = 0u; r < RM; r++) { // unroll
+            let row = row_start(batch, min(m0 + own_m * RM + r, M - 1u));
+            for (var c = 0u; c < RN; c++) { // unroll
+                sums[r * RN + c] = row + column_start(batch, min(n0 + own_n + c * (TN / RN), N - 1u));
+            }
+        }
+    }
     for (var k0 = range.x; k0 < range.y; k0 += TK) {
         for (var e = lane; e < TM * TK; e += GROUP) {
             let k = select(e / TM, e % TK, A_ALONG_K == 1u);
@@ -130,6 +147,20 @@ fn block(
     let batch = id / (columns * rows * SPLITS);
     let range = split_range(split);
     var sums: array<f32, ROWS * COLUMNS>;
+    if (split == 0u) {
+        for (var c = 0u; c < COLUMNS; c++) { // unroll
+            let column = column_start(batch, min(n0 + c * 8u, N - 1u));
+            for (var r = 0u; r < ROWS; r++) { // unroll
+                sums[r * COLUMNS + c] = column;
+            }
+        }
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            let row = row_start(batch, min(m0 + r, M - 1u));
+            for (var c = 0u; c < COLUMNS; c++) { // unroll
+                sums[r * COLUMNS + c] += row;
+            }
+        }
+    }
     for (var k = range.x; k < range.y; k++) {
         var a: array<f32, LOADS>;
         var b: array<f32, COLUMNS>;

@@ -44,72 +44,100 @@ fn advance() {
     counters[2] = bitcast<u32>(hyper[BETA2] * q2 + hyper[REST2]);
 }
 
-fn clipped(grad: f32) -> f32 {
+// What is the same for every element, read once per invocation.
+struct Settings {
+    lr: f32,
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    decay: f32,
+    limit: f32,
+    rest1: f32,
+    rest2: f32,
+    first: bool, // this is the first step
+    scale: f32,  // of the gradients, to clip their norm
+    rate: f32,   // Adam's and Adagrad's rate with the step's corrections
+    root: f32,   // 1 / (1 - BETA2^step)
+}
+
+fn settings() -> Settings {
+    var s = Settings(hyper[LR], hyper[BETA1], hyper[BETA2], hyper[EPS], hyper[DECAY], hyper[LIMIT], hyper[REST1],
+        hyper[REST2], counters[0] <= 1u, 1.0, hyper[LR], 1.0);
+    if (CLIP == 1u) {
+        s.scale = min(1.0, s.limit / (gradient_norm() + 1e-6));
+    }
+    if (KIND == 1u || KIND == 2u) {
+        s.rate /= bitcast<f32>(counters[1]);
+        s.root = 1.0 / bitcast<f32>(counters[2]);
+    } else if (KIND == 4u) {
+        s.rate /= 1.0 + f32(counters[0] - 1u) * hyper[LR_DECAY];
+    }
+    return s;
+}
+
+fn clipped(s: Settings, grad: f32) -> f32 {
     switch (CLIP) {
-        case 1u: { return grad * min(1.0, hyper[LIMIT] / (gradient_norm() + 1e-6)); }
-        case 2u: { return clamp(grad, -hyper[LIMIT], hyper[LIMIT]); }
+        case 1u: { return grad * s.scale; }
+        case 2u: { return clamp(grad, -s.limit, s.limit); }
         default: { return grad; }
     }
 }
 
-fn sgd(weight: f32, grad: f32, m: u32) -> f32 {
-    var g = grad + hyper[DECAY] * weight;
+fn sgd(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+    var g = grad + s.decay * weight;
     if (MOMENTUM == 1u) {
         var buffer = g;
-        if (counters[0] > 1u) {
-            buffer = hyper[BETA1] * moments[m] + hyper[REST2] * g;
+        if (!s.first) {
+            buffer = s.beta1 * moments[m] + s.rest2 * g;
         }
         moments[m] = buffer;
-        g = select(buffer, g + hyper[BETA1] * buffer, NESTEROV == 1u);
+        g = select(buffer, g + s.beta1 * buffer, NESTEROV == 1u);
     }
-    return weight - hyper[LR] * g;
+    return weight - s.lr * g;
 }
 
-fn adam(weight: f32, grad: f32, m: u32) -> f32 {
+fn adam(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
     var w = weight;
     var g = grad;
     if (KIND == 2u) {
-        w *= 1.0 - hyper[LR] * hyper[DECAY];
+        w *= 1.0 - s.lr * s.decay;
     } else {
-        g += hyper[DECAY] * w;
+        g += s.decay * w;
     }
-    let first = hyper[BETA1] * moments[m] + hyper[REST1] * g;
-    var second = hyper[BETA2] * moments[TOTAL + m] + hyper[REST2] * g * g;
+    let first = s.beta1 * moments[m] + s.rest1 * g;
+    var second = s.beta2 * moments[TOTAL + m] + s.rest2 * g * g;
     moments[m] = first;
     moments[TOTAL + m] = second;
     if (AMSGRAD == 1u) {
         second = max(second, moments[2u * TOTAL + m]);
         moments[2u * TOTAL + m] = second;
     }
-    let q1 = bitcast<f32>(counters[1]);
-    let q2 = bitcast<f32>(counters[2]);
-    return w - hyper[LR] / q1 * first / (sqrt(second / q2) + hyper[EPS]);
+    return w - s.rate * first / (sqrt(second * s.root) + s.eps);
 }
 
-fn rmsprop(weight: f32, grad: f32, m: u32) -> f32 {
-    let g = grad + hyper[DECAY] * weight;
-    let square = hyper[BETA1] * moments[m] + hyper[REST1] * g * g;
+fn rmsprop(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+    let g = grad + s.decay * weight;
+    let square = s.beta1 * moments[m] + s.rest1 * g * g;
     moments[m] = square;
     var scale = square;
     if (CENTERED == 1u) {
-        let mean = hyper[BETA1] * moments[TOTAL + m] + hyper[REST1] * g;
+        let mean = s.beta1 * moments[TOTAL + m] + s.rest1 * g;
         moments[TOTAL + m] = mean;
         scale = max(square - mean * mean, 0.0);
     }
-    var step = g / (sqrt(scale) + hyper[EPS]);
+    var step = g / (sqrt(scale) + s.eps);
     if (MOMENTUM == 1u) {
-        step = hyper[BETA2] * moments[2u * TOTAL + m] + step;
+        step = s.beta2 * moments[2u * TOTAL + m] + step;
         moments[2u * TOTAL + m] = step;
     }
-    return weight - hyper[LR] * step;
+    return weight - s.lr * step;
 }
 
-fn adagrad(weight: f32, grad: f32, m: u32) -> f32 {
-    let g = grad + hyper[DECAY] * weight;
+fn adagrad(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+    let g = grad + s.decay * weight;
     let sum = moments[m] + g * g;
     moments[m] = sum;
-    let rate = hyper[LR] / (1.0 + f32(counters[0] - 1u) * hyper[LR_DECAY]);
-    return weight - rate * g / (sqrt(sum) + hyper[EPS]);
+    return weight - s.rate * g / (sqrt(sum) + s.eps);
 }
 
 @compute @workgroup_size(64)
@@ -123,16 +151,17 @@ fn step(
         return;
     }
     let chunk = chunks[id];
+    let s = settings();
     for (var e = lane; e < chunk.w; e += 64u) {
         let weight = weights[chunk.x + e];
-        let grad = clipped(grads[chunk.y + e]);
+        let grad = clipped(s, grads[chunk.y + e]);
         let m = chunk.z + e;
         var next = weight;
         switch (KIND) {
-            case 0u: { next = sgd(weight, grad, m); }
-            case 3u: { next = rmsprop(weight, grad, m); }
-            case 4u: { next = adagrad(weight, grad, m); }
-            default: { next = adam(weight, grad, m); }
+            case 0u: { next = sgd(s, weight, grad, m); }
+            case 3u: { next = rmsprop(s, weight, grad, m); }
+            case 4u: { next = adagrad(s, weight, grad, m); }
+            default: { next = adam(s, weight, grad, m); }
         }
         weights[chunk.x + e] = next;
     }

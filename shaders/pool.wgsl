@@ -96,6 +96,43 @@ fn max_backward(
     dx[i] = epilogue(total, i);
 }
 
+// The same where windows neither overlap nor leave gaps: one invocation per window, which writes all of its pixels.
+@compute @workgroup_size(64)
+fn max_backward_apart(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    // Windows cut off by the far edge, which have no output, still have pixels.
+    let columns = (W + KW - 1u) / KW;
+    let rows = (H + KH - 1u) / KH;
+    let id = group_index(group, groups) * 64u + lane;
+    if (id >= COUNT) {
+        return;
+    }
+    let ox = id % columns;
+    let oy = id / columns % rows;
+    let plane = id / (columns * rows);
+    var at = 0xffffffffu;
+    var grad = 0.0;
+    if (oy < HO && ox < WO) {
+        let o = (plane * HO + oy) * WO + ox;
+        at = chosen[o];
+        grad = x[o];
+    }
+    for (var ky = 0u; ky < KH; ky++) {
+        for (var kx = 0u; kx < KW; kx++) {
+            let iy = oy * KH + ky;
+            let ix = ox * KW + kx;
+            if (iy < H && ix < W) {
+                let p = iy * W + ix;
+                let i = plane * H * W + p;
+                dx[i] = epilogue(select(0.0, grad, p == at), i);
+            }
+        }
+    }
+}
+
 // Takes from x, [N, C, H, W], what `chosen` names: the gradient of `max_backward`.
 @compute @workgroup_size(64)
 fn take(

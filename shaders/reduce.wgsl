@@ -6,9 +6,11 @@ const LENGTH = 1u;   // elements reduced into each
 const SPLITS = 1u;   // invocations that share one result; their partial results are reduced by the next dispatch
 const INNER = 0u;    // 1: neighbouring invocations share a result (the innermost axis is reduced), 0: they own neighbours
 const KIND = 0u;     // 0 sum, 1 maximum, 2 minimum, 3 product
+const TEAM = 1u;     // neighbours that walk side by side, a divisor of SPLITS
 const COUNT = 1u;    // invocations
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x4: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>; // [SPLITS, OUTPUTS]
 @group(0) @binding(1) var<storage, read_write> indices: array<u32>; // [OUTPUTS]
 
@@ -39,7 +41,35 @@ fn identity() -> f32 {
     }
 }
 
-// Each invocation reduces every SPLITS-th element (INNER) or a run of neighbours of one result.
+// Where an invocation's share of a result begins and ends, and the step from one of its elements to the next.
+struct Share {
+    result: u32,
+    split: u32,
+    first: u32,
+    last: u32,
+    step: u32,
+}
+
+fn share_of(id: u32) -> Share {
+    let run = (LENGTH + SPLITS - 1u) / SPLITS;
+    if (INNER == 0u) {
+        let split = id / OUTPUTS;
+        return Share(id % OUTPUTS, split, split * run, min(split * run + run, LENGTH), 1u);
+    }
+    // TEAM neighbours walk through one stretch side by side.
+    let split = id % SPLITS;
+    let stretch = split / TEAM * TEAM * run;
+    return Share(id / SPLITS, split, stretch + split % TEAM, min(stretch + TEAM * run, LENGTH), TEAM);
+}
+
+fn finish(share: Share, total: f32) {
+    if (SPLITS == 1u) {
+        y[share.result] = epilogue(total, share.result);
+    } else {
+        y[share.split * OUTPUTS + share.result] = total;
+    }
+}
+
 @compute @workgroup_size(64)
 fn reduce(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -50,20 +80,32 @@ fn reduce(
     if (id >= COUNT) {
         return;
     }
-    let o = select(id % OUTPUTS, id / SPLITS, INNER == 1u);
-    let s = select(id / OUTPUTS, id % SPLITS, INNER == 1u);
-    let run = (LENGTH + SPLITS - 1u) / SPLITS;
-    let first = select(s * run, s, INNER == 1u);
-    let last = select(min(first + run, LENGTH), LENGTH, INNER == 1u);
-    let step = select(1u, SPLITS, INNER == 1u);
+    let share = share_of(id);
     var total = identity();
-    for (var r = first; r < last; r += step) {
-        total = combine(total, x[place(o, r)]);
+    for (var r = share.first; r < share.last; r += share.step) {
+        total = combine(total, x[place(share.result, r)]);
     }
-    if (SPLITS == 1u) {
-        total = epilogue(total, o);
+    finish(share, total);
+}
+
+// The same where elements lie in whole vec4s; LENGTH counts those.
+@compute @workgroup_size(64)
+fn reduce_vec4(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups) * 64u + lane;
+    if (id >= COUNT) {
+        return;
     }
-    y[s * OUTPUTS + o] = total;
+    let share = share_of(id);
+    var total = vec4<f32>(identity());
+    for (var r = share.first; r < share.last; r += share.step) {
+        let v = x4[place(share.result, r * 4u) / 4u];
+        total = vec4<f32>(combine(total.x, v.x), combine(total.y, v.y), combine(total.z, v.z), combine(total.w, v.w));
+    }
+    finish(share, combine(combine(total.x, total.y), combine(total.z, total.w)));
 }
 
 // The place of the first maximum (KIND 1) or minimum (KIND 2) of each result's elements.

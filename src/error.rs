@@ -87,8 +87,23 @@ pub enum Error {
     #[error("the state does not fit the network: {0}")]
     State(String),
     /// A sanitizer finding: a kernel wrote outside its buffer, left elements unwritten or made a NaN.
-    #[error("sanitizer: {0}")]
-    Sanitizer(String),
+    #[error(
+        "sanitizer: kernel {kernel} (candidate {candidate}) of {node}: element {element} of binding {binding} {fault}"
+    )]
+    Sanitizer {
+        /// The shader's file and the entry point.
+        kernel: String,
+        /// The candidate that the kernel belongs to.
+        candidate: &'static str,
+        /// The nodes that it computes, as the plan lists them.
+        node: String,
+        /// The binding's number and what is bound there.
+        binding: String,
+        /// Which element, counted from the start of what is bound there.
+        element: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// A value that must be finite is not.
     #[error("{what} is {value} at step {step}; {remedy}")]
     NotFinite {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Trains a convolutional network on handwritten digits.
 #[derive(Parser)]
@@ -55,6 +55,9 @@ struct Args {
     /// Print the training program's dispatches
     #[arg(long)]
     listing: bool,
+    /// Time each dispatch of the training program, and stop
+    #[arg(long)]
+    profile: bool,
 }
 
 fn main() {
@@ -118,106 +121,147 @@ impl Step {
     }
 }
 
-/// The network's answers for all of `images`.
-fn evaluate(gpu: &Gpu, net: &nn::Sequential, images: &Images, scale: (f32, f32)) -> Result<Vec<u32>> {
-    const BATCH: usize = 250;
-    let store = images.store();
-    let g = Graph::inference();
-    let indices = g.input_u32([BATCH]);
-    let x = g.param(&store.pixels).image_batch(&indices, &ImageBatch::new(store.shape, scale.0, scale.1));
-    let answers = net.forward(&x).argmax(&[1], false);
-    let program = gpu.compile(&g.function([&answers]))?;
-    let mut all = Vec::new();
-    for range in order::ranges(images.len(), BATCH)? {
-        // The last batch is filled up with its first image.
-        let batch: Vec<u32> = (0..BATCH).map(|i| (range.start + if i < range.len() { i } else { 0 }) as u32).collect();
-        program.write_u32(&indices, &batch)?.run()?;
-        all.extend_from_slice(&program.read_u32(&answers)?[..range.len()]);
-    }
-    Ok(all)
+/// The same weights at work: answers for all test images.
+struct Exam {
+    program: Program,
+    indices: Tensor,
+    answers: Tensor,
+    images: usize,
 }
 
-fn run(args: &Args) -> Result<()> {
-    let started = Instant::now();
-    let (train, test, epochs) = match &args.data {
+impl Exam {
+    const BATCH: usize = 250;
+
+    fn new(gpu: &Gpu, net: &nn::Sequential, test: &Images, (mean, std): (f32, f32)) -> Result<Exam> {
+        let store = test.store();
+        let g = Graph::inference();
+        let indices = g.input_u32([Self::BATCH]);
+        let x = g.param(&store.pixels).image_batch(&indices, &ImageBatch::new(store.shape, mean, std));
+        let answers = net.forward(&x).argmax(&[1], false);
+        let program = gpu.compile(&g.function([&answers]))?;
+        Ok(Exam { program, indices, answers, images: test.len() })
+    }
+
+    fn take(&self) -> Result<Vec<u32>> {
+        let mut all = Vec::new();
+        for range in order::ranges(self.images, Self::BATCH)? {
+            // The last batch is filled up with its first image.
+            let fill = |i| (range.start + if i < range.len() { i } else { 0 }) as u32;
+            let batch: Vec<u32> = (0..Self::BATCH).map(fill).collect();
+            self.program.write_u32(&self.indices, &batch)?.run()?;
+            all.extend_from_slice(&self.program.read_u32(&self.answers)?[..range.len()]);
+        }
+        Ok(all)
+    }
+}
+
+fn load(args: &Args) -> Result<(Images, Images, u64)> {
+    match &args.data {
         Some(folder) => {
             let (train, test) = idx::mnist(folder)?;
-            (train, test, args.epochs.unwrap_or(3))
+            Ok((train, test, args.epochs.unwrap_or(3)))
         }
         None => {
             let mut train = digits::draw(24_000, args.seed)?;
             let test = train.split_off(20_000)?;
-            (train, test, args.epochs.unwrap_or(2))
+            Ok((train, test, args.epochs.unwrap_or(2)))
         }
-    };
+    }
+}
+
+/// Set when Ctrl-C is pressed: the step under way is finished, then the state saved.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let set = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+    set.map_err(|error| Error::argument("Ctrl-C", error.to_string()))?;
+    Ok(stop)
+}
+
+fn progress(steps: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30.cyan/blue} {pos}/{len} steps  {msg}  {eta} left");
+    ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn run(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    let (train, test, epochs) = load(args)?;
     let gpu = Gpu::open(&Options { adapter: args.adapter.clone(), ..Options::default() })?;
     nn::manual_seed(args.seed);
     let net = network();
     let step = Step::new(&gpu, &net, &train, args.batch, optimizer(&args.optimizer, args.lr)?)?;
-    if args.listing {
+    if args.listing || args.profile {
         println!("{}", step.program);
     }
+    if args.profile {
+        println!("{}", step.program.profile()?);
+        return Ok(());
+    }
     let mut order = Order::new(train.len(), args.batch, args.seed)?;
-    let steps = epochs * order.steps_per_epoch();
+    let per_epoch = order.steps_per_epoch();
+    let steps = epochs * per_epoch;
     let schedule = Schedule::parse(&args.schedule, steps)?;
     let session = Session::new(&step.program, net.parameters(), args.seed)?;
-    let first = match &args.resume {
-        Some(path) => session.resume(path)?,
-        None => 0,
-    };
+    let first = args.resume.as_ref().map_or(Ok(0), |path| session.resume(path))?;
     println!("{gpu}\n{} training images, {} test images, {steps} steps of {}", train.len(), test.len(), args.batch);
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
-    handler.map_err(|error| Error::argument("Ctrl-C", error.to_string()))?;
-
-    let style = "{bar:30.cyan/blue} {pos}/{len} steps  {msg}  {eta} left";
-    let bar =
-        ProgressBar::new(steps).with_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+    let notes = BTreeMap::from([("optimizer".to_string(), args.optimizer.clone())]);
+    let save = |done: u64| session.save(&args.save, done, done / per_epoch, &notes);
+    let stop = stop_flag()?;
+    let bar = progress(steps);
     bar.set_position(first);
     bar.reset_eta();
     let mut history = report::History::default();
     let mut losses = Losses::new(&step.stats, 2);
-    let notes = BTreeMap::from([("optimizer".to_string(), args.optimizer.clone())]);
-    let save =
-        |done: u64| -> Result<()> { session.save(&args.save, done, done / order_len(&train, args.batch), &notes) };
-    let begun = Instant::now();
-    let mut done = first;
+    let mut exam = None;
+    let (mut done, mut training) = (first, Duration::ZERO);
     while done < steps && !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
         step.program.set("lr", (args.lr * f64::from(schedule.at(done))) as f32)?;
         step.program.write_u32(&step.indices, order.batch(done))?.run()?;
         done += 1;
-        for (at, values) in losses.step(&step.program, done)? {
-            if at == first + 1 {
-                bar.println(format!("first step after {:.2} s", started.elapsed().as_secs_f64()));
-            }
-            history.push(at, values[0], values[1]);
+        let last = done % per_epoch == 0 || done == steps;
+        // The first step and an epoch's last are waited for; the others arrive two steps later.
+        let arrived = if last || done == first + 1 {
+            losses.wait(&step.program, done)?
+        } else {
+            losses.step(&step.program, done)?
+        };
+        arrived.iter().for_each(|(at, values)| history.push(*at, values[0], values[1]));
+        training += begun.elapsed();
+        if done == first + 1 {
+            bar.suspend(|| println!("first step {:.2} s after the start", started.elapsed().as_secs_f64()));
         }
-        let rate = (done - first) as f64 * args.batch as f64 / begun.elapsed().as_secs_f64();
+        let rate = (done - first) as f64 * args.batch as f64 / training.as_secs_f64();
         bar.set_message(format!("{}  {rate:.0} images/s", history.recent()));
         bar.set_position(done);
-        if done % order.steps_per_epoch() == 0 && done < steps {
-            drop(losses.finish()?.into_iter().map(|(at, v)| history.push(at, v[0], v[1])).collect::<Vec<_>>());
+        if last {
             save(done)?;
+            if exam.is_none() {
+                exam = Some(Exam::new(&gpu, &net, &test, train.mean_std())?);
+            }
+            let answers = exam.as_ref().map_or(Ok(Vec::new()), Exam::take)?;
+            let right = report::share_right(&test, &answers);
+            bar.suspend(|| {
+                println!(
+                    "epoch {}: {}, test {:.2} %, {rate:.0} images/s",
+                    done / per_epoch,
+                    history.recent(),
+                    100.0 * right
+                )
+            });
+            if done == steps {
+                bar.finish_and_clear();
+                report::finish(&gpu, &net, &test, &answers, &history)?;
+            }
         }
     }
-    losses.finish()?.into_iter().for_each(|(at, v)| history.push(at, v[0], v[1]));
-    let seconds = begun.elapsed().as_secs_f64();
-    bar.finish_and_clear();
-    save(done)?;
     if done < steps {
-        println!("stopped after step {done}; to go on: add --resume {}", args.save.display());
-        return Ok(());
+        losses.finish()?;
+        save(done)?;
+        bar.finish_and_clear();
+        println!("stopped after step {done}; to go on, add --resume {}", args.save.display());
     }
-    let rate = (done - first) as f64 * args.batch as f64 / seconds;
-    println!("{} in {seconds:.1} s, {rate:.0} images/s", history.recent());
-    let answers = evaluate(&gpu, &net, &test, train.mean_std())?;
-    report::finish(&gpu, &net, &test, &answers, &history)?;
     println!("{:.1} s in all", started.elapsed().as_secs_f64());
     Ok(())
-}
-
-fn order_len(images: &Images, batch: usize) -> u64 {
-    (images.len() / batch).max(1) as u64
 }

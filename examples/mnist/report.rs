@@ -29,6 +29,12 @@ impl History {
     }
 }
 
+/// The share of right answers.
+pub fn share_right(test: &Images, answers: &[u32]) -> f64 {
+    let right = test.labels.iter().zip(answers).filter(|(truth, answer)| truth == answer).count();
+    right as f64 / test.len() as f64
+}
+
 /// Prints accuracy and confusion matrix, and draws the pictures.
 pub fn finish(gpu: &Gpu, net: &Sequential, test: &Images, answers: &[u32], history: &History) -> Result<()> {
     let classes = test.classes.len();

@@ -1,6 +1,6 @@
 //! Finding and opening adapters.
 
-use super::{Gpu, lock};
+use super::{Gpu, lock, sanitize};
 use crate::graph::Caps;
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,9 @@ pub struct Options {
     /// Keep every run-time check in the shaders (bounds, loops, divisions): slower, for debugging. Also set by the
     /// environment variable `SHADEGRAD_CHECKED=1`.
     pub checked: bool,
+    /// Run programs under the sanitizer (see [`Program::run`](super::Program::run)): far slower, for testing kernels.
+    /// Also set by the environment variable `SHADEGRAD_SANITIZE=1`.
+    pub sanitize: bool,
     /// Take the n-th candidate kernel of each op instead of the preferred one (for tests and benchmarks).
     pub candidate: Option<usize>,
 }
@@ -76,7 +79,12 @@ impl Gpu {
             let wanted = wanted.unwrap_or_default();
             return Err(Error::NoAdapter(format!("no adapter matches {wanted:?}; there are: {}", names.join(", "))));
         };
-        let checked = options.checked || std::env::var("SHADEGRAD_CHECKED").is_ok_and(|v| v == "1");
+        let on = |name| std::env::var(name).is_ok_and(|v| v == "1");
+        let options = Options {
+            checked: options.checked || on("SHADEGRAD_CHECKED"),
+            sanitize: options.sanitize || on("SHADEGRAD_SANITIZE"),
+            ..options.clone()
+        };
         let (limits, features) = if options.webgpu_limits {
             (wgpu::Limits::default(), wgpu::Features::empty())
         } else {
@@ -98,12 +106,12 @@ impl Gpu {
             *lock(&report) = Some(format!("{reason:?}: {message}"));
         });
         device.on_uncaptured_error(Arc::new(|error: wgpu::Error| log::error!("{error}")));
-        Ok(Gpu::assemble(device, queue, adapter.get_info(), checked, options.candidate, lost))
+        Ok(Gpu::assemble(device, queue, adapter.get_info(), &options, lost))
     }
 }
 
 /// What kernels may rely on.
-pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, candidate: usize) -> Caps {
+pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Options) -> Caps {
     let limits = device.limits();
     let same = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
     let subgroups = device.features().contains(wgpu::Features::SUBGROUP) && same;
@@ -117,6 +125,7 @@ pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, candidate: u
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         subgroup: subgroups.then_some(info.subgroup_min_size),
         cpu: info.device_type == wgpu::DeviceType::Cpu,
-        candidate,
+        candidate: options.candidate.unwrap_or(0),
+        guard: if options.sanitize { sanitize::GUARD_BYTES } else { 0 },
     }
 }

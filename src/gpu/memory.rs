@@ -35,13 +35,14 @@ impl Gpu {
                 waiting.entry(role).or_default().push(param);
             }
         }
+        let guard = self.caps().guard as u64;
         for group in waiting.values() {
             let mut slab: Vec<&Param> = Vec::new();
             let mut bytes = 0;
             for param in group {
                 let more = padded(param);
-                self.check_size(param, more)?;
-                if bytes + more > self.caps().binding.min(self.caps().buffer) {
+                self.check_size(param, more + guard)?;
+                if bytes + more + guard > self.caps().binding.min(self.caps().buffer) {
                     self.fill_slab(&slab, bytes)?;
                     (slab, bytes) = (Vec::new(), 0);
                 }
@@ -68,7 +69,7 @@ impl Gpu {
 
     fn fill_slab(&self, params: &[&Param], bytes: u64) -> Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let buffer = self.buffer("parameters", bytes)?;
+        let buffer = self.buffer("parameters", bytes + self.caps().guard as u64)?;
         let slab = Arc::new(Slab { id: NEXT.fetch_add(1, Ordering::Relaxed), buffer });
         let mut offset = 0;
         for param in params {

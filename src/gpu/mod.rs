@@ -3,10 +3,13 @@
 mod adapter;
 mod memory;
 mod pipeline;
+mod profile;
 mod program;
 mod readback;
+mod sanitize;
 
 pub use adapter::{Options, adapters};
+pub use profile::{Clock, Profile, Timing};
 pub use program::Program;
 pub use readback::Readback;
 
@@ -58,21 +61,21 @@ impl Gpu {
     /// Works on an app's own device and queue, within the limits and features that it asked for. Nothing is submitted
     /// by [`Program::record`]; the app's error handler stays in place.
     pub fn from_wgpu(device: &wgpu::Device, queue: &wgpu::Queue) -> Gpu {
-        Gpu::assemble(device.clone(), queue.clone(), device.adapter_info(), false, None, Arc::default())
+        Gpu::assemble(device.clone(), queue.clone(), device.adapter_info(), &Options::default(), Arc::default())
     }
 
     fn assemble(
         device: wgpu::Device,
         queue: wgpu::Queue,
         info: wgpu::AdapterInfo,
-        checked: bool,
-        candidate: Option<usize>,
+        options: &Options,
         lost: Arc<Mutex<Option<String>>>,
     ) -> Gpu {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let caps = adapter::caps(&device, &info, candidate.unwrap_or(0));
+        let caps = adapter::caps(&device, &info, options);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Gpu(Arc::new(Shared { id, device, queue, info, caps, checked, pipelines: Pipelines::default(), lost }))
+        let (checked, pipelines) = (options.checked, Pipelines::default());
+        Gpu(Arc::new(Shared { id, device, queue, info, caps, checked, pipelines, lost }))
     }
 
     /// The device.

@@ -16,6 +16,8 @@ struct Key {
     writes: Vec<bool>,
 }
 
+type Made = (Key, Arc<Pipeline>);
+
 /// The pipelines made so far.
 #[derive(Default)]
 pub(super) struct Pipelines(Mutex<HashMap<Key, Arc<Pipeline>>>);
@@ -43,7 +45,7 @@ impl Gpu {
                 }
             }
         }
-        let made: Mutex<Vec<Result<(Key, Arc<Pipeline>)>>> = Mutex::new(Vec::new());
+        let made: Mutex<Vec<Result<Made>>> = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some((key, name)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {

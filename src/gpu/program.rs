@@ -2,6 +2,7 @@
 
 use super::memory::Slab;
 use super::pipeline::Pipeline;
+use super::sanitize::Sanitizer;
 use super::{Gpu, Readback, lock};
 use crate::graph::plan::{Memory, Plan, Port, Region, params};
 use crate::graph::{DType, Function, Param, Place, Tensor};
@@ -15,21 +16,31 @@ const IN_FLIGHT: usize = 3;
 
 /// A compiled graph: dispatches with their pipelines, bindings and memory, made once. Running it creates nothing.
 pub struct Program {
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     graph: u64,
-    plan: Plan,
+    pub(super) plan: Plan,
     buffers: Vec<wgpu::Buffer>,
-    dispatches: Vec<Dispatch>,
-    params: Vec<Param>,
+    pub(super) dispatches: Vec<Dispatch>,
+    pub(super) params: Vec<Param>,
     settings: Vec<(String, Param, usize)>,
     submitted: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     slabs: HashMap<u64, Arc<Slab>>,
+    sanitizer: Option<Sanitizer>,
 }
 
-struct Dispatch {
+pub(super) struct Dispatch {
     pipeline: Arc<Pipeline>,
     bindings: wgpu::BindGroup,
     grid: [u32; 3],
+}
+
+impl Dispatch {
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bindings, &[]);
+        let [x, y, z] = self.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 impl Program {
@@ -47,6 +58,7 @@ impl Program {
         let place = |param: &Param| places[&param.id()];
         let plan = Plan::new(function, gpu.caps(), &place)?;
         let pipelines = gpu.pipelines(&plan.steps)?;
+        let sanitizer = if gpu.caps().guard > 0 { Some(Sanitizer::new(&plan.steps)?) } else { None };
         let mut buffers = Vec::new();
         for buffer in &plan.buffers {
             let made = gpu.buffer("program", buffer.bytes as u64)?;
@@ -65,6 +77,7 @@ impl Program {
             settings: function.settings.clone(),
             submitted: Mutex::default(),
             slabs,
+            sanitizer,
         };
         let dispatches = gpu.guarded("binding buffers", || program.bind(pipelines))?;
         program.dispatches = dispatches;
@@ -89,7 +102,7 @@ impl Program {
         pipelines.into_iter().zip(&self.plan.steps).map(bind).collect()
     }
 
-    fn memory(&self, memory: Memory) -> &wgpu::Buffer {
+    pub(super) fn memory(&self, memory: Memory) -> &wgpu::Buffer {
         match memory {
             Memory::Own(id) => &self.buffers[id],
             Memory::Slab(id) => &self.slabs[&id].buffer,
@@ -99,7 +112,8 @@ impl Program {
     fn resource(&self, region: &Region) -> wgpu::BindingResource<'_> {
         let buffer = self.memory(region.memory);
         let whole = region.bytes == usize::MAX;
-        let size = (!whole).then(|| (region.bytes as u64).next_multiple_of(16).max(16));
+        let guard = self.gpu.caps().guard as u64;
+        let size = (!whole).then(|| (region.bytes as u64).next_multiple_of(16).max(16) + guard);
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer,
             offset: region.offset as u64,
@@ -136,11 +150,11 @@ impl Program {
             let message = format!("{} values of {dtype} were written to the input {}", words.len(), port.desc);
             return Err(Error::argument("write", message));
         }
-        if let Some((bound, except)) = &port.bound {
-            if let Some(at) = words.iter().position(|w| w >= bound && !except.contains(w)) {
-                let message = format!("element {at} is {}, but must be below {bound}", words[at]);
-                return Err(Error::argument("labels or indices", message));
-            }
+        if let Some((bound, except)) = &port.bound
+            && let Some(at) = words.iter().position(|w| w >= bound && !except.contains(w))
+        {
+            let message = format!("element {at} is {}, but must be below {bound}", words[at]);
+            return Err(Error::argument("labels or indices", message));
         }
         let buffer = self.memory(port.region.memory);
         self.gpu.queue().write_buffer(buffer, port.region.offset as u64, bytemuck::cast_slice(words));
@@ -163,16 +177,23 @@ impl Program {
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for dispatch in &self.dispatches {
-            pass.set_pipeline(&dispatch.pipeline.pipeline);
-            pass.set_bind_group(0, &dispatch.bindings, &[]);
-            let [x, y, z] = dispatch.grid;
-            pass.dispatch_workgroups(x, y, z);
+            dispatch.record(&mut pass);
         }
     }
 
     /// Runs once: records and submits. Returns as soon as the work is queued, or when an earlier run is done if
     /// several are under way.
+    ///
+    /// Under the sanitizer ([`Options::sanitize`](super::Options::sanitize)) the dispatches run one by one, and what
+    /// each of them wrote is examined.
+    ///
+    /// # Errors
+    /// What the device reports; [`Error::Sanitizer`] for a kernel that wrote outside its outputs, left a part of them
+    /// unwritten, or made a NaN.
     pub fn run(&self) -> Result<()> {
+        if let Some(sanitizer) = &self.sanitizer {
+            return sanitizer.run(self);
+        }
         let index = self.gpu.guarded("running", || {
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             self.record(&mut encoder);

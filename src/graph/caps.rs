@@ -23,6 +23,9 @@ pub struct Caps {
     pub cpu: bool,
     /// Which candidate to take where an op offers several: the first by default, `n` the n-th (modulo their number).
     pub candidate: usize,
+    /// Bytes left unused after every region of memory, so that writes past its end can be seen there; 0 but under the
+    /// sanitizer.
+    pub guard: usize,
 }
 
 impl Caps {
@@ -39,15 +42,17 @@ impl Caps {
             subgroup: None,
             cpu: false,
             candidate: 0,
+            guard: 0,
         }
     }
 
     /// A grid of `groups` workgroups, folded into y and z where one axis cannot hold them.
     pub fn fold(&self, groups: usize) -> [u32; 3] {
-        let most = self.groups as usize;
-        let x = groups.clamp(1, most);
-        let y = groups.div_ceil(x).clamp(1, most);
-        let z = groups.div_ceil(x * y).max(1);
+        // Balanced, so that hardly any workgroup has nothing to do.
+        let (groups, most) = (groups.max(1), self.groups as usize);
+        let z = groups.div_ceil(most * most);
+        let y = groups.div_ceil(z).div_ceil(most);
+        let x = groups.div_ceil(z * y);
         [x as u32, y as u32, z as u32]
     }
 }

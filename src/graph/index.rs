@@ -36,6 +36,19 @@ impl View {
         axes
     }
 
+    /// Whether elements 4q to 4q + 3 are always one aligned vec4, given that what is added to the rule is one's place.
+    pub(crate) fn in_vectors(&self) -> bool {
+        let axes = self.merged();
+        axes.last().is_some_and(|&(extent, stride)| stride == 1 && extent % 4 == 0)
+            && self.offset.is_multiple_of(4)
+            && axes[..axes.len() - 1].iter().all(|(_, stride)| stride % 4 == 0)
+    }
+
+    /// Whether every element's place is a multiple of four.
+    pub(crate) fn keeps_vectors(&self) -> bool {
+        self.offset.is_multiple_of(4) && self.merged().iter().all(|(_, stride)| stride % 4 == 0)
+    }
+
     /// The rule as a WGSL expression of the u32 expression `i`.
     pub fn wgsl(&self, i: &str) -> String {
         let axes = self.merged();

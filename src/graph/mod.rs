@@ -9,6 +9,7 @@ pub mod fuse;
 pub mod grad;
 mod index;
 mod kernel;
+mod listing;
 mod op;
 mod param;
 pub mod plan;
@@ -364,6 +365,11 @@ impl Function {
     /// The outputs, in order; what an optimizer adds (the norm of the gradients) stands last.
     pub fn outputs(&self) -> &[Tensor] {
         &self.outputs
+    }
+
+    /// The first mistake made while its graph was built, if there was one; `compile` gives it, too.
+    pub fn check(&self) -> Result<()> {
+        self.graph.error()
     }
 
     /// Adds an output.

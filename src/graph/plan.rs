@@ -5,7 +5,6 @@ use super::{Arg, Candidate, Caps, Desc, Function, Inner, Io, Kernel, Param, Plac
 use crate::ops::pointwise;
 use crate::{Error, Result};
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 /// Bytes that every planned region is rounded up to, so that kernels may move whole vec4s.
@@ -51,6 +50,10 @@ pub struct Step {
     pub kernel: Kernel,
     /// Its bindings, in order, and whether it writes through them.
     pub bindings: Vec<(Region, bool)>,
+    /// The same number for all dispatches of one candidate.
+    pub unit: usize,
+    /// The persistent state that its op changes in place.
+    pub state: Vec<Param>,
     /// Bytes read and written, each binding counted once.
     pub bytes: usize,
     /// Floating-point operations (of the whole unit, at its first dispatch).
@@ -153,6 +156,7 @@ struct Planner<'a> {
     tables: HashMap<Arc<[u32]>, usize>,
     buffers: Vec<Buffer>,
     steps: Vec<Step>,
+    emitted: usize,
     inputs: Vec<Port>,
 }
 
@@ -170,6 +174,7 @@ impl<'a> Planner<'a> {
             tables: HashMap::new(),
             buffers: Vec::new(),
             steps: Vec::new(),
+            emitted: 0,
             inputs: Vec::new(),
         };
         for (at, unit) in fused.units.iter().enumerate() {
@@ -212,12 +217,13 @@ impl<'a> Planner<'a> {
             for &value in &key {
                 offsets.entry(value).or_insert_with(|| {
                     let offset = total;
-                    total += self.inner.nodes[value.node].outputs[value.output].bytes().next_multiple_of(256);
+                    let bytes = self.inner.nodes[value.node].outputs[value.output].bytes();
+                    total += bytes.next_multiple_of(256) + self.caps.guard.next_multiple_of(256);
                     offset
                 });
             }
             let memory = Memory::Own(self.buffers.len());
-            self.buffers.push(Buffer { bytes: total.max(GRAIN), constant: None });
+            self.buffers.push(Buffer { bytes: self.padded(total), constant: None });
             for (&value, &offset) in &offsets {
                 let bytes = self.desc(value).bytes();
                 let free = !others.contains_key(&value) && produced.contains(&value);
@@ -228,6 +234,11 @@ impl<'a> Planner<'a> {
             let offsets = key.iter().map(|v| offsets[v]).collect();
             self.packs.insert(key, (Region { memory, offset: 0, bytes: total }, offsets));
         }
+    }
+
+    /// Bytes of a buffer that holds `bytes` bytes: whole vec4s, and the guard.
+    fn padded(&self, bytes: usize) -> usize {
+        bytes.next_multiple_of(GRAIN).max(GRAIN) + self.caps.guard
     }
 
     fn limit(&self, what: String, bytes: usize) -> Result<()> {
@@ -245,7 +256,7 @@ impl<'a> Planner<'a> {
 
     /// A buffer of the program for `bytes` bytes: the smallest free one that fits, else a new one.
     fn allocate(&mut self, what: &str, bytes: usize) -> Result<Region> {
-        let padded = bytes.next_multiple_of(GRAIN).max(GRAIN);
+        let padded = self.padded(bytes);
         self.limit(what.into(), padded)?;
         // A much larger buffer is left for a tensor that needs it.
         let fits = |&(_, size): &(usize, usize)| size >= padded && size <= 2 * padded.max(4096);
@@ -267,7 +278,7 @@ impl<'a> Planner<'a> {
         let id = match self.tables.get(words) {
             Some(&id) => id,
             None => {
-                let bytes = (words.len() * 4).next_multiple_of(GRAIN).max(GRAIN);
+                let bytes = self.padded(words.len() * 4);
                 self.buffers.push(Buffer { bytes, constant: Some(words.clone()) });
                 self.tables.insert(words.clone(), self.buffers.len() - 1);
                 self.buffers.len() - 1
@@ -288,7 +299,7 @@ impl<'a> Planner<'a> {
             Source::Constant(words) => self.constant(words),
             Source::Input(name) => {
                 let bytes = desc.bytes();
-                let padded = bytes.next_multiple_of(GRAIN).max(GRAIN);
+                let padded = self.padded(bytes);
                 self.limit(format!("the input {desc}"), padded)?;
                 self.buffers.push(Buffer { bytes: padded, constant: None });
                 let region = Region { memory: Memory::Own(self.buffers.len() - 1), offset: 0, bytes };
@@ -391,6 +402,7 @@ impl<'a> Planner<'a> {
             scratch.push(self.allocate(&format!("scratch of {label}"), bytes)?);
         }
         let mut flops = Some(flops);
+        self.emitted += 1;
         for kernel in candidate.kernels {
             let mut bindings = Vec::new();
             for arg in &kernel.args {
@@ -421,6 +433,8 @@ impl<'a> Planner<'a> {
                 label: label.into(),
                 candidate: candidate.name,
                 bytes: sized.map(|(r, _)| r.bytes).sum(),
+                unit: self.emitted,
+                state: wiring.state.clone(),
                 kernel,
                 bindings,
                 flops: flops.take().unwrap_or(0),
@@ -448,10 +462,12 @@ impl<'a> Planner<'a> {
         for value in done {
             let dead = self.last.get(&value).is_none_or(|&last| last <= at);
             let computed = self.inner.nodes[value.node].op().is_some();
-            if dead && computed && !self.packed.contains_key(&value) {
-                if let Some(region) = self.regions.get(&value).copied() {
-                    self.give_back(region);
-                }
+            if dead
+                && computed
+                && !self.packed.contains_key(&value)
+                && let Some(region) = self.regions.get(&value).copied()
+            {
+                self.give_back(region);
             }
         }
     }
@@ -462,39 +478,4 @@ struct Wiring {
     outputs: Vec<Region>,
     state: Vec<Param>,
     pack: Option<Region>,
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:>3}  {:<34} {:<26} {:>14} {:>11} {:>9}  buffers",
-            "", "node", "kernel", "grid", "bytes", "MFLOP"
-        )?;
-        for (n, step) in self.steps.iter().enumerate() {
-            let kernel = format!("{}:{}", step.kernel.shader.name.trim_end_matches(".wgsl"), step.kernel.entry);
-            let [x, y, z] = step.kernel.grid;
-            let buffers: Vec<String> = step
-                .bindings
-                .iter()
-                .map(|(region, writes)| {
-                    let name = match region.memory {
-                        Memory::Own(id) => format!("b{id}"),
-                        Memory::Slab(id) => format!("p{id}+{}", region.offset),
-                    };
-                    if *writes { format!(">{name}") } else { name }
-                })
-                .collect();
-            let label: String = step.label.chars().take(34).collect();
-            writeln!(
-                f,
-                "{n:>3}  {label:<34} {kernel:<26} {:>14} {:>11} {:>9.2}  {}",
-                format!("{x}x{y}x{z}"),
-                step.bytes,
-                step.flops as f64 / 1e6,
-                buffers.join(" ")
-            )?;
-        }
-        write!(f, "{} dispatches, {} buffers, {} bytes", self.steps.len(), self.buffers.len(), self.bytes())
-    }
 }

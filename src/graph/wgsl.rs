@@ -1,7 +1,7 @@
 //! The specialiser: from a shader file and a kernel's settings to the WGSL that is compiled.
 //!
 //! A shader is ordinary WGSL. Four things happen to it, in this order:
-//! - a line `// include: NAME` is replaced by that helper file's text;
+//! - a line `// include: NAME` is replaced by that helper file's text, also in what comes next;
 //! - a function or alias that the kernel replaces gets its new text (an epilogue, say);
 //! - `const NAME = ...;` gets the kernel's value;
 //! - a loop `for (var i = 0u; i < BOUND; i++) { // unroll` is written out, `i` becoming a literal, so that arrays
@@ -17,24 +17,30 @@ const LIBRARY: [Shader; 4] = [shader!("math.wgsl"), shader!("random.wgsl"), shad
 /// The WGSL of a kernel.
 pub fn specialise(kernel: &Kernel) -> Result<String> {
     let fail = |message: String| Error::Shader { shader: kernel.shader.name.into(), message };
-    let mut text = include(kernel.shader.source).map_err(fail)?;
+    let mut included = Vec::new();
+    let mut text = include(kernel.shader.source, &mut included).map_err(fail)?;
     for (name, replacement) in &kernel.functions {
-        text = replace_item(&text, name, replacement).map_err(fail)?;
+        let replacement = include(replacement, &mut included).map_err(fail)?;
+        text = replace_item(&text, name, &replacement).map_err(fail)?;
     }
     for (name, value) in &kernel.consts {
         text = set_const(&text, name, &value.to_string()).map_err(fail)?;
     }
-    text = supply(text);
     let consts = constants(&text);
     unroll(&text, &consts).map_err(fail)
 }
 
-fn include(source: &str) -> Result<String, String> {
+/// Puts helper files in place of the lines that include them, each only once.
+fn include(source: &str, included: &mut Vec<String>) -> Result<String, String> {
     let mut text = String::new();
     for line in source.lines() {
         match line.strip_prefix("// include: ") {
+            Some(name) if included.iter().any(|other| other == name) => {}
             Some(name) => match LIBRARY.iter().find(|s| s.name == name.trim()) {
-                Some(shader) => text.push_str(shader.source),
+                Some(shader) => {
+                    text.push_str(shader.source);
+                    included.push(name.into());
+                }
                 None => return Err(format!("there is no helper file {name:?} to include")),
             },
             None => text.push_str(line),
@@ -42,18 +48,6 @@ fn include(source: &str) -> Result<String, String> {
         text.push('\n');
     }
     Ok(text)
-}
-
-/// Adds the helper files of functions that a replacement calls and the shader did not include.
-fn supply(mut text: String) -> String {
-    for helper in [&LIBRARY[0], &LIBRARY[1]] {
-        let defined = helper.source.lines().filter_map(|line| line.strip_prefix("fn ")?.split('(').next());
-        let lacking = |name: &str| text.contains(&format!("{name}(")) && !text.contains(&format!("fn {name}("));
-        if defined.into_iter().any(lacking) {
-            text.push_str(helper.source);
-        }
-    }
-    text
 }
 
 /// The end (exclusive) of the block whose `{` is the first one at or after `from`.
@@ -96,10 +90,10 @@ fn constants(text: &str) -> HashMap<String, u32> {
     let mut known = HashMap::new();
     for line in text.lines() {
         let parts = line.strip_prefix("const ").and_then(|rest| rest.split_once(" = "));
-        if let Some((name, value)) = parts.and_then(|(n, v)| Some((n, v.split_once(';')?.0))) {
-            if let Some(value) = Eval::new(value, &known).whole() {
-                known.insert(name.to_string(), value);
-            }
+        if let Some((name, value)) = parts.and_then(|(n, v)| Some((n, v.split_once(';')?.0)))
+            && let Some(value) = Eval::new(value, &known).whole()
+        {
+            known.insert(name.to_string(), value);
         }
     }
     known

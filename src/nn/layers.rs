@@ -109,10 +109,9 @@ impl Conv2d {
 impl Module for Conv2d {
     fn forward(&self, x: &Tensor) -> Tensor {
         let g = x.graph();
-        let y = x.conv2d(&g.param(&self.weight), &self.options);
         match &self.bias {
-            Some(bias) => y + g.param(bias).reshape([bias.desc().elements(), 1, 1]),
-            None => y,
+            Some(bias) => x.conv2d_bias(&g.param(&self.weight), &g.param(bias), &self.options),
+            None => x.conv2d(&g.param(&self.weight), &self.options),
         }
     }
 

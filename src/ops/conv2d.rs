@@ -72,7 +72,7 @@ enum Kind {
     WeightGrad,
 }
 
-/// y from (x, w), dx from (dy, w), or dw from (x, dy).
+/// y from (x, w) or (x, w, bias), dx from (dy, w), or dw from (x, dy).
 #[derive(Debug)]
 struct Conv2d {
     kind: Kind,
@@ -100,7 +100,11 @@ impl Conv2d {
                 "it needs f32 images [N, C, H, W] and weights [out, in / groups, kh, kw], not {x} and {w}"
             ));
         }
-        if groups == 0 || x.shape[1] % groups != 0 || w.shape[0] % groups != 0 || x.shape[1] / groups != w.shape[1] {
+        if groups == 0
+            || !x.shape[1].is_multiple_of(groups)
+            || !w.shape[0].is_multiple_of(groups)
+            || x.shape[1] / groups != w.shape[1]
+        {
             return Err(format!("the channels of {x} and the weights {w} do not fit for {groups} groups"));
         }
         let mut shape = vec![x.shape[0], w.shape[0]];
@@ -171,7 +175,7 @@ impl Conv2d {
     }
 
     /// As an implicit matrix product.
-    fn gemm(&self, d: &Dims, caps: &Caps) -> Vec<Candidate> {
+    fn gemm(&self, d: &Dims, bias: bool, caps: &Caps) -> Vec<Candidate> {
         let taps = d.kernel[0] * d.kernel[1];
         let (pixels, outs) = (d.batch * d.image[0] * d.image[1], d.batch * d.out[0] * d.out[1]);
         let (shader, m, n, k, along): (Shader, _, _, _, _) = match self.kind {
@@ -180,16 +184,19 @@ impl Conv2d {
             Kind::WeightGrad => (shader!("conv2d_weight_grad.wgsl"), d.co, d.ci * taps, outs, [true, true]),
         };
         let make = |entry| {
-            self.set(Kernel::new(shader, entry), d, self.before())
+            let kernel = self
+                .set(Kernel::new(shader, entry), d, self.before())
                 .set("FLIP", self.options.flip)
                 .set("A_ALONG_K", along[0])
-                .set("B_ALONG_K", along[1])
+                .set("B_ALONG_K", along[1]);
+            if bias { with_bias(kernel) } else { kernel }
         };
-        gemm::candidates(make, Extents { batches: d.groups, m, n, k }, &[Arg::In(0), Arg::In(1)], caps)
+        let behind: &[Arg] = if bias { &[Arg::In(2)] } else { &[] };
+        gemm::candidates(make, Extents { batches: d.groups, m, n, k }, &[Arg::In(0), Arg::In(1)], behind, caps)
     }
 
     /// The register-blocked kernel for CPU-like adapters, forward or (at stride 1) for the input's gradient.
-    fn rows(&self, d: Dims, caps: &Caps) -> Option<Candidate> {
+    fn rows(&self, d: Dims, bias: bool, caps: &Caps) -> Option<Candidate> {
         let kw = d.kernel[1];
         let taps = d.kernel[0] * kw;
         let mut flip = self.options.flip;
@@ -227,6 +234,9 @@ impl Conv2d {
         if lanes > 1 {
             kernel = kernel.replace("from_lane", gemm::SHUFFLE);
         }
+        if bias {
+            kernel = with_bias(kernel).bind([Arg::In(2)]);
+        }
         Some(Candidate::single("rows", kernel))
     }
 
@@ -253,8 +263,13 @@ impl Conv2d {
             kernel = kernel.replace("from_lane", gemm::SHUFFLE);
         }
         let count = d.groups * d.co * d.ci * kh * kw;
-        Some(gemm::split("rows", kernel, groups, splits, count, caps))
+        Some(gemm::split("rows", kernel, groups, splits, count, &[], caps))
     }
+}
+
+fn with_bias(kernel: Kernel) -> Kernel {
+    let (name, text) = gemm::bias(true);
+    kernel.replace(name, text)
 }
 
 /// Channels and pixels per lane: the block with the least work for each useful product, within the registers.
@@ -292,7 +307,13 @@ impl Op for Conv2d {
     fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
         match &self.result {
             Some(desc) => Ok(vec![desc.clone()]),
-            None => Ok(vec![Self::forward(&self.options, &inputs[0], &inputs[1])?]),
+            None => {
+                let y = Self::forward(&self.options, &inputs[0], &inputs[1])?;
+                match inputs.get(2).filter(|bias| **bias != Desc::f32([y.shape[1]])) {
+                    Some(bias) => Err(format!("the bias is {bias}, not f32[{}]", y.shape[1])),
+                    None => Ok(vec![y]),
+                }
+            }
         }
     }
 
@@ -305,7 +326,9 @@ impl Op for Conv2d {
         match self.kind {
             // a = x, b = w
             Kind::Forward => {
-                vec![make(Kind::InputGrad, [&g, b], Some(a)), make(Kind::WeightGrad, [a, &g], Some(b))]
+                let mut grads = vec![make(Kind::InputGrad, [&g, b], Some(a)), make(Kind::WeightGrad, [a, &g], Some(b))];
+                grads.extend(node.inputs.get(2).map(|_| Some(g.sum(&[0, 2, 3], false))));
+                grads
             }
             // a = dy, b = w; g has x's shape
             Kind::InputGrad => vec![make(Kind::Forward, [&g, b], None), make(Kind::WeightGrad, [&g, a], Some(b))],
@@ -316,13 +339,16 @@ impl Op for Conv2d {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let d = self.dims(io);
-        let products = self.gemm(&d, caps);
+        let pointwise = d.kernel == [1, 1];
+        let bias = io.inputs.len() > 2;
+        let products = self.gemm(&d, bias, caps);
         let rows = match self.kind {
             Kind::WeightGrad => self.weight_rows(&d, caps),
-            _ => self.rows(d, caps),
+            _ => self.rows(d, bias, caps),
         };
         let rows = rows.filter(|_| caps.cpu);
-        rows.into_iter().chain(products).collect()
+        // A 1x1 kernel is a plain product, for which a row of pixels is no help.
+        if pointwise { products.into_iter().chain(rows).collect() } else { rows.into_iter().chain(products).collect() }
     }
 
     fn epilogue(&self) -> bool {
@@ -347,5 +373,12 @@ impl Tensor {
     pub fn conv2d(&self, weight: &Tensor, options: &Conv2dOptions) -> Tensor {
         let op = Conv2d { kind: Kind::Forward, options: options.clone(), result: None };
         op.of([self, weight])
+    }
+
+    /// [`Tensor::conv2d`] plus a bias [out] for each output channel.
+    #[track_caller]
+    pub fn conv2d_bias(&self, weight: &Tensor, bias: &Tensor, options: &Conv2dOptions) -> Tensor {
+        let op = Conv2d { kind: Kind::Forward, options: options.clone(), result: None };
+        self.graph().push1(op, &[self, weight, bias])
     }
 }

@@ -38,17 +38,30 @@ impl Extents {
 pub(crate) const SHUFFLE: &str =
     "fn from_lane(value: f32, lane: u32) -> f32 {\n    return subgroupShuffle(value, lane);\n}";
 
+/// A bias (input 2) that the sums of rows or columns start from: the function that gives it, bound behind the output.
+pub(crate) fn bias(rows: bool) -> (&'static str, String) {
+    let (name, index) = if rows { ("row_start", "m") } else { ("column_start", "n") };
+    // Groups of a convolution are the batches of its products, and have their own rows.
+    let place = if rows { "batch * CO + m" } else { "n" };
+    let text = format!(
+        "@group(0) @binding(3) var<storage, read> bias: array<f32>;\n\
+         fn {name}(batch: u32, {index}: u32) -> f32 {{\n    return bias[{place}];\n}}"
+    );
+    (name, text)
+}
+
 /// Lanes that can share loads through the register file: 8 on the CPU adapters that have subgroups.
 pub(crate) fn lanes(caps: &Caps) -> usize {
     if caps.subgroup == Some(8) { 8 } else { 1 }
 }
 
 /// The candidates for a product, given a kernel without entry-dependent settings; the preferred one first.
-/// `args` are the operands; the output is `Arg::Out(0)`.
+/// `args` are the operands; the output is `Arg::Out(0)`, and `behind` is bound behind it.
 pub(crate) fn candidates(
     make: impl Fn(&'static str) -> Kernel,
     extents: Extents,
     args: &[Arg],
+    behind: &[Arg],
     caps: &Caps,
 ) -> Vec<Candidate> {
     let with_extents = |entry| {
@@ -62,7 +75,7 @@ pub(crate) fn candidates(
     let tiles = extents.batches * extents.m.div_ceil(64) * extents.n.div_ceil(64);
     // Enough workgroups for a large GPU, of at least 128 steps each.
     let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
-    let tile = split("tile", with_extents("tile"), tiles, splits, extents.count(), caps);
+    let tile = split("tile", with_extents("tile"), tiles, splits, extents.count(), behind, caps);
     let rows =
         [12, 8, 4, 1].into_iter().min_by_key(|rows| (extents.m.div_ceil(*rows) * (rows + 8), 12 - rows)).unwrap_or(12);
     let blocks = extents.batches * extents.m.div_ceil(rows) * extents.n.div_ceil(64);
@@ -72,7 +85,7 @@ pub(crate) fn candidates(
         block = block.replace("from_lane", SHUFFLE);
     }
     let splits = if blocks >= 16 { 1 } else { (32 / blocks.max(1)).min(extents.k / 64).max(1) };
-    let block = split("block", block, blocks, splits, extents.count(), caps);
+    let block = split("block", block, blocks, splits, extents.count(), behind, caps);
     if caps.cpu { vec![block, tile] } else { vec![tile, block] }
 }
 
@@ -83,16 +96,21 @@ pub(crate) fn split(
     groups: usize,
     splits: usize,
     count: usize,
+    behind: &[Arg],
     caps: &Caps,
 ) -> Candidate {
     let kernel = kernel.set("SPLITS", splits).grid(caps.fold(groups * splits));
     if splits == 1 {
-        return Candidate::single(name, kernel.bind([Arg::Out(0)]));
+        return Candidate::single(name, kernel.bind([Arg::Out(0)]).bind(behind.iter().cloned()));
     }
     let sum = Kernel::new(shader!("splits.wgsl"), "sum_splits")
         .set("COUNT", count)
         .set("SPLITS", splits)
         .bind([Arg::ScratchIn(0), Arg::Out(0)])
         .grid(caps.fold(count.div_ceil(64)));
-    Candidate { name, kernels: vec![kernel.bind([Arg::ScratchOut(0)]), sum], scratch: vec![count * splits * 4] }
+    Candidate {
+        name,
+        kernels: vec![kernel.bind([Arg::ScratchOut(0)]).bind(behind.iter().cloned()), sum],
+        scratch: vec![count * splits * 4],
+    }
 }

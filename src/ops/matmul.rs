@@ -4,7 +4,8 @@ use super::gemm::{self, Extents};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor, View};
 use crate::shader;
 
-/// `a x b` over the last two axes, each transposed first if so marked; leading axes are batches that broadcast.
+/// `a x b` over the last two axes, each transposed first if so marked, plus a bias [N] where there is a third input;
+/// leading axes are batches that broadcast.
 #[derive(Debug)]
 struct Matmul {
     transpose_a: bool,
@@ -41,6 +42,9 @@ impl Op for Matmul {
     fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
         let (a, b) = (&inputs[0], &inputs[1]);
         let (m, n, _) = self.extents(a, b)?;
+        if let Some(bias) = inputs.get(2).filter(|bias| **bias != Desc::f32([n])) {
+            return Err(format!("the bias is {bias}, not f32[{n}]"));
+        }
         let batch = batch_shape(a).broadcast(&batch_shape(b));
         let mut shape = batch.ok_or_else(|| format!("the batches of {a} and {b} do not broadcast"))?.to_vec();
         shape.extend([m, n]);
@@ -60,7 +64,9 @@ impl Op for Matmul {
         } else {
             a.matmul_t(&dy, !self.transpose_a, false)
         };
-        vec![Some(da.sum_to(&a.desc().shape)), Some(db.sum_to(&b.desc().shape))]
+        let mut grads = vec![Some(da.sum_to(&a.desc().shape)), Some(db.sum_to(&b.desc().shape))];
+        grads.extend(node.inputs.get(2).map(|bias| Some(dy.sum_to(&bias.desc().shape))));
+        grads
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
@@ -73,8 +79,9 @@ impl Op for Matmul {
             format!("fn {name}(batch: u32) -> u32 {{\n    return ({}) * {each}u;\n}}", view.wgsl("batch"))
         };
         let (begin_a, begin_b) = (begin("a_batch", a), begin("b_batch", b));
+        let bias = (io.inputs.len() > 2).then(|| gemm::bias(false));
         let make = |entry| {
-            Kernel::new(shader!("matmul.wgsl"), entry)
+            let kernel = Kernel::new(shader!("matmul.wgsl"), entry)
                 .set("A_M", if self.transpose_a { 1 } else { k })
                 .set("A_K", if self.transpose_a { m } else { 1 })
                 .set("B_K", if self.transpose_b { 1 } else { n })
@@ -82,10 +89,12 @@ impl Op for Matmul {
                 .set("A_ALONG_K", !self.transpose_a)
                 .set("B_ALONG_K", self.transpose_b)
                 .replace("a_batch", begin_a.clone())
-                .replace("b_batch", begin_b.clone())
+                .replace("b_batch", begin_b.clone());
+            bias.iter().fold(kernel, |kernel, (name, text)| kernel.replace(*name, text.clone()))
         };
         let extents = Extents { batches: batch.elements(), m, n, k };
-        gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], caps)
+        let behind: &[Arg] = if bias.is_some() { &[Arg::In(2)] } else { &[] };
+        gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps)
     }
 
     fn epilogue(&self) -> bool {
@@ -117,11 +126,17 @@ impl Tensor {
     /// [`Tensor::matmul`] of the operands' transposes, which are read in place.
     #[track_caller]
     pub fn matmul_t(&self, other: &Tensor, transpose_a: bool, transpose_b: bool) -> Tensor {
+        self.product(other, None, transpose_a, transpose_b)
+    }
+
+    #[track_caller]
+    fn product(&self, other: &Tensor, bias: Option<&Tensor>, transpose_a: bool, transpose_b: bool) -> Tensor {
+        let op = Matmul { transpose_a, transpose_b };
         // Nothing is transposed by a batch that only the left operand has, so it is more rows of one product.
         if self.rank() > 2 && other.rank() == 2 && !transpose_a {
             let rows = self.elements() / self.shape()[self.rank() - 1].max(1);
             let flat = self.reshape([rows, self.shape()[self.rank() - 1]]);
-            let y = self.graph().push1(Matmul { transpose_a, transpose_b }, &[&flat, other]);
+            let y = self.graph().push1(op, &with_bias(&flat, other, bias));
             if self.graph().failed() {
                 return y;
             }
@@ -129,20 +144,20 @@ impl Tensor {
             shape.push(y.shape()[1]);
             return y.reshape(shape);
         }
-        self.graph().push1(Matmul { transpose_a, transpose_b }, &[self, other])
+        self.graph().push1(op, &with_bias(self, other, bias))
     }
 
     /// `x W' + b`: x [..., in], weight [out, in], bias [out] -> [..., out].
     #[track_caller]
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let y = if self.rank() == 1 {
-            self.unsqueeze(0).matmul_t(weight, false, true).squeeze(0)
+        if self.rank() == 1 {
+            self.unsqueeze(0).product(weight, bias, false, true).squeeze(0)
         } else {
-            self.matmul_t(weight, false, true)
-        };
-        match bias {
-            Some(bias) => y + bias,
-            None => y,
+            self.product(weight, bias, false, true)
         }
     }
+}
+
+fn with_bias<'a>(a: &'a Tensor, b: &'a Tensor, bias: Option<&'a Tensor>) -> Vec<&'a Tensor> {
+    [a, b].into_iter().chain(bias).collect()
 }

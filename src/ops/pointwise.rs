@@ -37,7 +37,7 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
 /// Makes `expr` the epilogue of a kernel of an op with `inputs` inputs of its own.
 pub(crate) fn attach(expr: &Expr, inputs: usize, kernel: &mut Kernel) {
     let bindings = Bindings::new(expr, inputs, kernel.args.len());
-    let mut body = bindings.declarations();
+    let mut body = String::from("// include: math.wgsl\n// include: random.wgsl\n") + &bindings.declarations();
     body.push_str("fn epilogue(v: f32, i: u32) -> f32 {\n");
     for (n, operand) in expr.operands.iter().enumerate() {
         let _ = writeln!(body, "    let e{n} = {};", format_args!("f{}[{}]", bindings.slots[n], operand.place("i")));
@@ -170,10 +170,7 @@ impl View {
         match axes.last() {
             None => Four::Splat,
             Some(&(extent, 0)) if extent % 4 == 0 || axes.len() == 1 => Four::Splat,
-            Some(&(extent, 1)) if extent % 4 == 0 => {
-                let aligned = self.offset % 4 == 0 && axes[..axes.len() - 1].iter().all(|(_, stride)| stride % 4 == 0);
-                if aligned { Four::Vector } else { Four::Gather }
-            }
+            _ if self.in_vectors() => Four::Vector,
             _ => Four::Gather,
         }
     }

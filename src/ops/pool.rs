@@ -178,8 +178,18 @@ impl Op for MaxPoolGrad {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernel = self.0.kernel("max_backward", &io.outputs[0], &io.inputs[0], io.elements(), caps);
-        vec![Candidate::single("gather", kernel.bind([Arg::In(0), Arg::In(1), Arg::Out(0)]))]
+        let (x, y) = (&io.outputs[0], &io.inputs[0]);
+        let candidate = |name, entry, count| {
+            let kernel = self.0.kernel(entry, x, y, count, caps);
+            Candidate::single(name, kernel.bind([Arg::In(0), Arg::In(1), Arg::Out(0)]))
+        };
+        let gather = candidate("gather", "max_backward", io.elements());
+        let w = &self.0;
+        if w.stride != w.kernel || w.before != [0, 0] || w.dilation != [1, 1] {
+            return vec![gather];
+        }
+        let windows = x.shape[0] * x.shape[1] * x.shape[2].div_ceil(w.kernel[0]) * x.shape[3].div_ceil(w.kernel[1]);
+        vec![candidate("windows", "max_backward_apart", windows), gather]
     }
 
     fn epilogue(&self) -> bool {

@@ -20,19 +20,33 @@ struct Reduce {
     axes: Vec<usize>,
 }
 
+/// The axes of `shape` that run along the lines (`along`), or those that count them.
+fn part(shape: &Shape, axes: &[usize], along: bool) -> View {
+    let strides = shape.strides();
+    let chosen: Vec<usize> = (0..shape.len()).filter(|axis| axes.contains(axis) == along).collect();
+    View {
+        shape: chosen.iter().map(|&a| shape[a]).collect(),
+        strides: chosen.iter().map(|&a| strides[a] as isize).collect(),
+        offset: 0,
+    }
+}
+
 /// Which element of `shape` is the r-th of line o, where `axes` run along the lines: index rules of `o` and `r`.
 fn lines(shape: &Shape, axes: &[usize]) -> String {
-    let strides = shape.strides();
-    let part = |along: bool, index: &str| {
-        let chosen: Vec<usize> = (0..shape.len()).filter(|axis| axes.contains(axis) == along).collect();
-        let view = View {
-            shape: chosen.iter().map(|&a| shape[a]).collect(),
-            strides: chosen.iter().map(|&a| strides[a] as isize).collect(),
-            offset: 0,
-        };
-        view.wgsl(index)
-    };
-    format!("fn place(o: u32, r: u32) -> u32 {{\n    return {} + {};\n}}", part(false, "o"), part(true, "r"))
+    let (o, r) = (part(shape, axes, false).wgsl("o"), part(shape, axes, true).wgsl("r"));
+    format!("fn place(o: u32, r: u32) -> u32 {{\n    return {o} + {r};\n}}")
+}
+
+/// Neighbouring invocations that walk through one stretch of memory side by side: a workgroup.
+const TEAM: usize = 64;
+
+/// Invocations that share a result: enough to fill the device, with short runs, which also keeps rounding errors small.
+fn splits(outputs: usize, length: usize, inner: bool) -> usize {
+    if length <= 64 || (outputs >= 8192 && length <= 1024) {
+        return 1;
+    }
+    let splits = length.div_ceil(256);
+    if inner && splits > TEAM { splits.next_multiple_of(TEAM) } else { splits }
 }
 
 impl Reduce {
@@ -110,6 +124,7 @@ impl Op for Reduce {
                 .set("LENGTH", length)
                 .set("SPLITS", splits)
                 .set("INNER", inner)
+                .set("TEAM", splits.min(TEAM))
                 .set("KIND", self.code())
                 .set("COUNT", outputs * splits)
                 .grid(caps.fold((outputs * splits).div_ceil(64)))
@@ -118,26 +133,27 @@ impl Op for Reduce {
             let kernel = stage("arg", outputs, length, 1, false).replace("place", rule);
             return vec![Candidate::single("serial", kernel.bind([Arg::In(0), Arg::Out(0)]))];
         }
+        // Whole vec4s, where every line consists of them.
+        let vectors = part(shape, &self.axes, true).in_vectors() && part(shape, &self.axes, false).keeps_vectors();
         let mut candidate = Candidate { name: "staged", kernels: Vec::new(), scratch: Vec::new() };
-        let (mut length, mut inner, mut rule) = (length, inner, rule);
-        let mut from = Arg::In(0);
+        let (mut entry, mut length) = if vectors { ("reduce_vec4", length / 4) } else { ("reduce", length) };
+        let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {
-            // Enough invocations to fill the device, and short runs, which also keeps rounding errors small.
-            let splits = if length <= 64 || (outputs >= 8192 && length <= 1024) { 1 } else { length.div_ceil(256) };
+            let splits = splits(outputs, length, inner);
             let to = if splits == 1 {
                 Arg::Out(0)
             } else {
                 candidate.scratch.push(outputs * splits * 4);
                 Arg::ScratchOut(candidate.scratch.len() - 1)
             };
-            let kernel = stage("reduce", outputs, length, splits, inner).replace("place", rule);
+            let kernel = stage(entry, outputs, length, splits, inner).replace("place", rule);
             candidate.kernels.push(kernel.bind([from, to]));
             if splits == 1 {
                 return vec![candidate];
             }
             from = Arg::ScratchIn(candidate.scratch.len() - 1);
             rule = format!("fn place(o: u32, r: u32) -> u32 {{ return r * {outputs}u + o; }}");
-            (length, inner) = (splits, outputs == 1);
+            (entry, length, inner) = ("reduce", splits, outputs == 1);
         }
     }
 

@@ -400,7 +400,7 @@ impl Tensor {
     #[track_caller]
     pub fn glu(&self, dim: isize) -> Tensor {
         let halves = match self.desc().shape.axis(dim) {
-            Ok(axis) if self.shape()[axis] % 2 == 0 => self.shape()[axis] / 2,
+            Ok(axis) if self.shape()[axis].is_multiple_of(2) => self.shape()[axis] / 2,
             Ok(axis) => return self.graph().poison("glu", format!("the extent {} is odd", self.shape()[axis])),
             Err(message) => return self.graph().poison("glu", message),
         };

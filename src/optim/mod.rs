@@ -63,10 +63,10 @@ impl Graph {
                 continue;
             }
             inner.nodes[id].inputs.iter().for_each(|v| reached[v.node] = true);
-            if let Source::Param(param) = &inner.nodes[id].source {
-                if param.role() == Role::Weight {
-                    found.push(param.clone());
-                }
+            if let Source::Param(param) = &inner.nodes[id].source
+                && param.role() == Role::Weight
+            {
+                found.push(param.clone());
             }
         }
         found.sort_by_key(Param::id);

@@ -27,6 +27,12 @@ impl Losses {
         self.take(self.depth)
     }
 
+    /// [`Losses::step`], waiting for this step's own value, too.
+    pub fn wait(&mut self, program: &Program, step: u64) -> Result<Vec<(u64, Vec<f32>)>> {
+        self.pending.push_back((step, program.fetch(&self.output)?));
+        self.take(0)
+    }
+
     /// Waits for all that are under way.
     pub fn finish(&mut self) -> Result<Vec<(u64, Vec<f32>)>> {
         self.take(0)

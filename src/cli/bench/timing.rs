@@ -1,0 +1,112 @@
+//! How a case is timed: the first call apart, a warm-up, then as many calls as fit in the budget.
+
+use crate::cli::median;
+use shadegrad::Result;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// When the process started.
+#[derive(Clone, Copy)]
+pub struct Start(Instant);
+
+impl Start {
+    /// Now, or earlier if `PEER_T0_NS` (Unix time in nanoseconds) says so.
+    pub fn now() -> Start {
+        let setting = std::env::var("PEER_T0_NS").ok().and_then(|text| text.parse().ok());
+        let before = setting.and_then(|ns| {
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+            unix.checked_sub(Duration::from_nanos(ns))
+        });
+        let now = Instant::now();
+        Start(before.and_then(|before| now.checked_sub(before)).unwrap_or(now))
+    }
+
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Seconds of timed calls for a case: `PEER_BUDGET_S`, else 3.
+pub fn budget() -> Duration {
+    let setting = std::env::var("PEER_BUDGET_S").ok().and_then(|text| text.parse().ok());
+    setting.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(Duration::from_secs(3))
+}
+
+/// The times of one case, in milliseconds.
+pub struct Sample {
+    pub median: f64,
+    pub min: f64,
+    pub reps: usize,
+    /// The first call.
+    pub first: f64,
+    /// From the start of the process - without the cases before this one - to the first result.
+    pub cold: f64,
+    /// What the second call gave.
+    pub check: f64,
+}
+
+/// Calls that are timed at most.
+const MOST: usize = 300;
+/// A case whose call takes longer than this is content with three calls instead of five.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// Times `call`, which waits for its result, and gives a check value if asked. `cold` tells the time since the start.
+pub fn measure(
+    mut call: impl FnMut(bool) -> Result<f64>,
+    cold: impl FnOnce() -> Duration,
+    budget: Duration,
+) -> Result<Sample> {
+    let mut timed = |check| {
+        let start = Instant::now();
+        call(check).map(|value| (start.elapsed(), value))
+    };
+    let (first, _) = timed(false)?;
+    let cold = cold();
+    let (_, check) = timed(true)?;
+    let warm = Instant::now();
+    let mut calls = 0;
+    let last = loop {
+        let (time, _) = timed(false)?;
+        calls += 1;
+        let spent = warm.elapsed();
+        if spent > budget || (calls >= 3 && spent > budget / 6) {
+            break time;
+        }
+    };
+    let fewest = if last > SLOW { 3 } else { 5 };
+    let reps = (budget.as_secs_f64() / last.as_secs_f64().max(1e-6)) as usize;
+    let mut times = Vec::new();
+    for _ in 0..reps.clamp(fewest, MOST) {
+        times.push(milliseconds(timed(false)?.0));
+    }
+    let (median, reps) = (median(&mut times), times.len());
+    Ok(Sample { median, min: times[0], reps, first: milliseconds(first), cold: milliseconds(cold), check })
+}
+
+pub fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shadegrad::Error;
+
+    #[test]
+    fn the_second_call_is_checked_and_few_calls_are_enough() {
+        let mut calls = 0;
+        let call = |check| {
+            calls += 1;
+            Ok(if check { f64::from(calls) } else { 0.0 })
+        };
+        let sample = measure(call, || Duration::from_millis(7), Duration::ZERO).unwrap();
+        assert_eq!((sample.check, sample.reps, sample.cold), (2.0, 5, 7.0));
+        assert!(sample.min <= sample.median);
+        assert_eq!(calls, 3 + 5);
+    }
+
+    #[test]
+    fn an_error_ends_the_measurement() {
+        let failed = measure(|_| Err(Error::argument("case", "no")), || Duration::ZERO, Duration::ZERO);
+        assert!(failed.is_err());
+    }
+}

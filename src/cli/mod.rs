@@ -1,0 +1,62 @@
+//! The commands of the `shadegrad` program.
+
+mod bench;
+mod info;
+mod launch;
+
+use clap::{Parser, Subcommand};
+use shadegrad::{Error, Result};
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(version, about = "Neural networks as hand-written WGSL compute shaders")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Every adapter: its limits, its features and what a launch costs on it
+    Info(info::Args),
+    /// Measurements
+    #[command(subcommand)]
+    Bench(bench::Command),
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let started = bench::Start::now();
+    env_logger::init();
+    let done = match Cli::parse().command {
+        Command::Info(args) => info::run(&args),
+        Command::Bench(command) => bench::run(&command, started),
+    };
+    match done {
+        // The reader had enough (`shadegrad ... | head`).
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done if even this cannot be written.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+        Ok(()) => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints one or more lines at once.
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| Error::io("standard output", e))
+}
+
+/// The middle of `values` (the mean of both middle ones); NaN of none.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}

@@ -1,0 +1,285 @@
+//! Every kernel variant that ships translates to what each kind of device is fed: SPIR-V, MSL, HLSL and GLSL.
+//!
+//! Plans are made without a device, for the abilities of several kinds of devices and every candidate, over graphs that
+//! use every op, so the shaders seen here are the ones that a program would compile.
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+use shadegrad::graph::plan::Plan;
+use shadegrad::graph::{Caps, Place, wgsl};
+use shadegrad::nn::{self, Module};
+use shadegrad::ops::{Conv2dOptions, CrossEntropy, ImageBatch, PadMode, Window};
+use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use shadegrad::{DType, Function, Graph, Tensor};
+use std::collections::BTreeMap;
+
+/// Graphs that together use every op, forward and backward.
+fn functions() -> Vec<(&'static str, Function)> {
+    let mut all = vec![("pointwise", pointwise()), ("movement", movement()), ("reductions", reductions())];
+    all.push(("products", products()));
+    all.push(("convolutions", convolutions()));
+    all.push(("pooling", pooling()));
+    let optimizers: [(&'static str, Optimizer); 6] = [
+        ("sgd", Sgd::new(0.1).momentum(0.9).nesterov(true).clip_norm(1.0).into()),
+        ("adam", Adam::new(0.1).amsgrad(true).clip_value(1.0).into()),
+        ("adamw", AdamW::new(0.1).into()),
+        ("rmsprop", RmsProp::new(0.1).centered(true).momentum(0.5).into()),
+        ("adagrad", Adagrad::new(0.1).into()),
+        ("plain sgd", Sgd::new(0.1).into()),
+    ];
+    all.extend(optimizers.map(|(name, optimizer)| (name, training(optimizer))));
+    all
+}
+
+/// The outputs, and the gradients of their sum with respect to the inputs.
+fn with_gradients(g: &Graph, outputs: Vec<Tensor>, inputs: &[&Tensor]) -> Function {
+    let floats = outputs.iter().filter(|t| t.dtype() == DType::F32).map(|t| t.sum(&[], false));
+    let loss = floats.reduce(|a, b| a + b).expect("an output is f32");
+    let grads = g.grad(&loss, inputs.iter().copied());
+    g.function(outputs.iter().chain(&grads))
+}
+
+fn pointwise() -> Function {
+    let g = Graph::new();
+    let (x, y) = (g.input([3, 5, 7]), g.input([5, 1]));
+    let mut outputs = vec![
+        x.relu(),
+        x.leaky_relu(0.1),
+        x.elu(1.0),
+        x.selu(),
+        x.celu(1.5),
+        x.gelu(),
+        x.gelu_tanh(),
+        x.silu(),
+        x.mish(),
+        x.softplus(1.0, 20.0),
+        x.softsign(),
+        x.hardsigmoid(),
+        x.hardswish(),
+        x.hardtanh(-1.0, 1.0),
+        x.sigmoid(),
+        x.tanh(),
+        x.logsigmoid(),
+        x.tanhshrink(),
+        x.exp(),
+        x.expm1(),
+        x.abs(),
+        x.erf(),
+        x.sin(),
+        x.cos(),
+        x.square(),
+        x.clamp(-0.5, 0.5),
+        x.log(),
+        x.log1p(),
+        x.sqrt(),
+        x.rsqrt(),
+        x.reciprocal(),
+        x.pow_scalar(2.5),
+        x.floor(),
+        x.ceil(),
+        x.round(),
+        x.sign(),
+        x.dropout(0.3),
+    ];
+    outputs.extend([&x + &y, &x - &y, &x * &y, &x / &y, x.pow(&y), x.maximum(&y), x.minimum(&y)]);
+    outputs.extend([x.gt(&y), x.eq(&y), x.gt(&y).where_(&x, &y), x.cast(DType::U32).cast(DType::F32)]);
+    with_gradients(&g, outputs, &[&x, &y])
+}
+
+fn movement() -> Function {
+    let g = Graph::new();
+    let (x, index) = (g.input([4, 6, 5]), g.input_u32([3]));
+    let whole = g.input_u32([4, 2, 5]);
+    let outputs = vec![
+        x.permute(&[2, 0, 1]),
+        x.slice(&[(3, -1, -2), (1, 6, 2)]),
+        x.concat(&[&x.relu()], 1),
+        x.pad(&[(1, 2), (0, 1), (3, 0)], PadMode::Constant(0.5)),
+        x.pad(&[(0, 0), (1, 2), (2, 1)], PadMode::Reflect),
+        x.index_select(1, &index),
+        x.gather(1, &whole),
+        index.one_hot(7),
+        x.tril(0),
+        x.narrow(2, 1, 2).expand([2, 4, 6, 2]),
+    ];
+    with_gradients(&g, outputs, &[&x])
+}
+
+fn reductions() -> Function {
+    let g = Graph::new();
+    let (x, labels) = (g.input([9, 300, 70]), g.input_u32([9, 70]));
+    let outputs = vec![
+        x.sum(&[0, 2], false),
+        x.mean(&[], false),
+        x.amax(&[1], false),
+        x.amin(&[2], true),
+        x.prod(&[0], false),
+        x.argmax(&[1], false),
+        x.argmin(&[0], true),
+        x.var(&[1], 1.0, false),
+        x.norm(&[2], false),
+        x.cumsum(1),
+        x.softmax(2),
+        x.softmax(1),
+        x.log_softmax(0),
+        x.logsumexp(1, false),
+        x.cross_entropy_with(&labels, &CrossEntropy::new().label_smoothing(0.1).ignore_index(3)),
+    ];
+    with_gradients(&g, outputs, &[&x])
+}
+
+fn products() -> Function {
+    let g = Graph::new();
+    let (a, b, c) = (g.input([2, 65, 130]), g.input([2, 70, 130]), g.input([3, 600]));
+    let tall = g.input([600, 5]);
+    let outputs = vec![a.matmul_t(&b, false, true).gelu(), a.matmul_t(&a, true, false).tanh(), c.matmul(&tall)];
+    with_gradients(&g, outputs, &[&a, &b, &c, &tall])
+}
+
+fn convolutions() -> Function {
+    let g = Graph::new();
+    let x = g.input([2, 8, 17, 19]);
+    let options = Conv2dOptions::new;
+    let shapes = [
+        ([16, 8, 5, 5], options().padding([2, 2])),
+        ([12, 8, 3, 3], options().stride([2, 2]).padding([1, 1])),
+        ([6, 4, 3, 2], options().dilation([2, 1]).groups(2)),
+        ([8, 1, 3, 3], options().groups(8).flipped(true)),
+        ([24, 8, 1, 1], options()),
+        ([3, 8, 11, 11], options().padding([5, 5])),
+    ];
+    let weights: Vec<Tensor> = shapes.iter().map(|(shape, _)| g.input(*shape)).collect();
+    let outputs = weights.iter().zip(&shapes).map(|(w, (_, o))| x.conv2d(w, o).relu()).collect();
+    let inputs: Vec<&Tensor> = weights.iter().chain([&x]).collect();
+    with_gradients(&g, outputs, &inputs)
+}
+
+fn pooling() -> Function {
+    let g = Graph::new();
+    let x = g.input([2, 3, 13, 11]);
+    let overlapping = Window::new([3, 3]).stride([2, 2]).padding([1, 1]).ceil_mode(true);
+    let outputs = vec![
+        x.max_pool2d(&Window::new([2, 2])),
+        x.max_pool2d(&overlapping),
+        x.max_pool2d(&Window::new([4, 3]).centred()),
+        x.avg_pool2d(&overlapping),
+        x.avg_pool2d(&overlapping.clone().count_include_pad(false)),
+    ];
+    with_gradients(&g, outputs, &[&x])
+}
+
+fn training(optimizer: Optimizer) -> Function {
+    let net = nn::sequential((
+        nn::Conv2d::new(1, 8, 3).padding(1),
+        nn::Relu,
+        nn::MaxPool2d::new(2),
+        nn::Dropout(0.2),
+        nn::Flatten,
+        nn::Linear::new(8 * 36, 10),
+    ));
+    let g = Graph::new();
+    let (words, which, y) =
+        (g.input_of(shadegrad::graph::Desc::new([36 * 50], DType::U32)), g.input_u32([16]), g.input_u32([16]));
+    let x = words.image_batch(&which, &ImageBatch::new([1, 12, 12], 0.1, 0.3).shift(2).mirror(true));
+    g.minimize(&net.forward(&x).cross_entropy(&y), optimizer)
+}
+
+/// The kinds of devices whose kernels differ.
+fn kinds() -> [(&'static str, Caps); 3] {
+    let cpu = Caps { cpu: true, ..Caps::webgpu() };
+    [
+        ("a GPU within WebGPU's limits", Caps::webgpu()),
+        ("a CPU adapter without subgroups", cpu.clone()),
+        ("a CPU adapter with subgroups of 8", Caps { subgroup: Some(8), ..cpu }),
+    ]
+}
+
+/// The different specialised shaders of all graphs: text to (file, entry point, bindings written).
+fn shaders() -> BTreeMap<String, (String, &'static str)> {
+    let mut found = BTreeMap::new();
+    for (name, function) in functions() {
+        function.check().unwrap_or_else(|error| panic!("{name}: {error}"));
+        for (kind, caps) in kinds() {
+            for candidate in 0..4 {
+                let caps = Caps { candidate, ..caps.clone() };
+                let place = |param: &shadegrad::Param| Place {
+                    slab: 1 + param.role() as u64,
+                    offset: param.id() as usize * 4096,
+                };
+                let plan = Plan::new(&function, &caps, &place).unwrap_or_else(|e| panic!("{name} on {kind}: {e}"));
+                for step in plan.steps {
+                    let text = wgsl::specialise(&step.kernel).unwrap_or_else(|e| panic!("{name} on {kind}: {e}"));
+                    found
+                        .insert(text, (format!("{} for {name} on {kind}", step.kernel.shader.name), step.kernel.entry));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+    validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
+    Ok((module, info))
+}
+
+fn translate(module: &naga::Module, info: &ModuleInfo, entry: &str) -> Result<(), String> {
+    let stage = naga::ShaderStage::Compute;
+    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: entry.into() };
+    spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
+
+    let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+    msl::write_string(
+        module,
+        info,
+        &options,
+        &msl::PipelineOptions { entry_point: Some((stage, entry.into())), ..Default::default() },
+    )
+    .map_err(|e| format!("MSL: {e}"))?;
+
+    let options =
+        hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, fake_missing_bindings: true, ..Default::default() };
+    let mut text = String::new();
+    let pipeline = hlsl::PipelineOptions { entry_point: Some((stage, entry.into())) };
+    hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None).map_err(|e| format!("HLSL: {e}"))?;
+
+    // Subgroup operations are outside GLSL's core; on GL adapters the engine chooses kernels without them.
+    let subgroups = module
+        .functions
+        .iter()
+        .any(|(_, f)| f.body.iter().any(|s| matches!(s, naga::Statement::SubgroupGather { .. })));
+    if subgroups {
+        return Ok(());
+    }
+    for version in [glsl::Version::Desktop(430), glsl::Version::Embedded { version: 310, is_webgl: false }] {
+        let options = glsl::Options { version, ..Default::default() };
+        let pipeline = glsl::PipelineOptions { shader_stage: stage, entry_point: entry.into(), multiview: None };
+        let mut text = String::new();
+        let policies = naga::proc::BoundsCheckPolicies::default();
+        let result = glsl::Writer::new(&mut text, module, info, &options, &pipeline, policies).map(|mut w| w.write());
+        match result {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) | Err(e) => return Err(format!("GLSL {version:?}: {e}")),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_variant_translates_to_every_language() {
+    let shaders = shaders();
+    let mut failures = Vec::new();
+    for (text, (name, entry)) in &shaders {
+        let result = parse(text).and_then(|(module, info)| translate(&module, &info, entry));
+        if let Err(message) = result {
+            failures.push(format!("{name}, {entry}: {message}"));
+        }
+    }
+    println!("{} shader variants", shaders.len());
+    assert!(shaders.len() > 200, "only {} variants were found", shaders.len());
+    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), shaders.len(), failures.join("\n"));
+}
