@@ -36,9 +36,14 @@ impl fmt::Display for DType {
 pub struct Shape(Vec<usize>);
 
 impl Shape {
-    /// The number of elements: 1 for a scalar.
+    /// The number of elements: 1 for a scalar. Saturates for a shape that is too large for any device.
     pub fn elements(&self) -> usize {
-        self.0.iter().product()
+        self.0.iter().fold(1, |product, &n| product.saturating_mul(n))
+    }
+
+    /// Whether 32 bits count the elements and every stride, as kernels do.
+    pub(crate) fn is_countable(&self) -> bool {
+        self.0.iter().fold(1, |product: usize, &n| product.saturating_mul(n.max(1))) <= u32::MAX as usize
     }
 
     /// Elements between neighbours along each axis, in row-major order.
@@ -158,9 +163,17 @@ impl Desc {
         self.shape.elements()
     }
 
+    /// What is wrong with a tensor that is too large for any device.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.shape.is_countable() {
+            true => Ok(()),
+            false => Err(format!("{self} has too many elements: more than 32 bits can count")),
+        }
+    }
+
     /// The size of the data in bytes.
     pub fn bytes(&self) -> usize {
-        self.elements() * 4
+        self.elements().saturating_mul(4)
     }
 }
 

@@ -17,6 +17,7 @@ impl Graph {
     #[track_caller]
     pub fn grad_from<'a>(&self, seeds: &[(Tensor, Tensor)], wrt: impl IntoIterator<Item = &'a Tensor>) -> Vec<Tensor> {
         let wrt: Vec<&Tensor> = wrt.into_iter().collect();
+        self.own("grad", wrt.iter().copied().chain(seeds.iter().flat_map(|(output, cotangent)| [output, cotangent])));
         if self.failed() {
             return wrt.into_iter().cloned().collect();
         }
@@ -26,6 +27,7 @@ impl Graph {
         for (output, cotangent) in seeds {
             if output.desc() != cotangent.desc() {
                 self.fail("grad", format!("the cotangent is {}, the output {}", cotangent.desc(), output.desc()));
+                return wrt.into_iter().cloned().collect();
             }
             accumulate(&mut grads, output.value(), cotangent.clone());
             last = last.max(output.value().node);

@@ -153,28 +153,37 @@ impl Graph {
         inner.nodes.len() - 1
     }
 
+    #[track_caller]
     fn leaf(&self, source: Source, desc: Desc) -> Tensor {
+        if let Err(message) = desc.check() {
+            let name = Node { source, inputs: Vec::new(), outputs: Vec::new() }.name();
+            return self.poison(&name, message);
+        }
         let node = self.add(source, Vec::new(), vec![desc.clone()]);
         Tensor::new(self.clone(), Value { node, output: 0 }, desc)
     }
 
     /// An f32 tensor that is written before each run.
+    #[track_caller]
     pub fn input(&self, shape: impl Into<Shape>) -> Tensor {
         self.input_of(Desc::f32(shape))
     }
 
     /// A u32 tensor (labels, indices) that is written before each run.
+    #[track_caller]
     pub fn input_u32(&self, shape: impl Into<Shape>) -> Tensor {
         self.input_of(Desc::new(shape, DType::U32))
     }
 
     /// A tensor of any type that is written before each run.
+    #[track_caller]
     pub fn input_of(&self, desc: Desc) -> Tensor {
         let name = format!("input{}", self.inner().nodes.len());
         self.leaf(Source::Input(name), desc)
     }
 
     /// Persistent state as a tensor: its values before the run. The same parameter gives the same node.
+    #[track_caller]
     pub fn param(&self, param: &Param) -> Tensor {
         let known =
             self.inner().nodes.iter().position(|node| matches!(&node.source, Source::Param(other) if other == param));
@@ -198,7 +207,7 @@ impl Graph {
 
     #[track_caller]
     fn words(&self, desc: Desc, words: Arc<[u32]>) -> Tensor {
-        if words.len() != desc.elements() {
+        if desc.check().is_ok() && words.len() != desc.elements() {
             self.fail("constant", format!("{} values were given for the shape {}", words.len(), desc.shape));
         }
         self.leaf(Source::Constant(words), desc)
@@ -280,13 +289,12 @@ impl Graph {
     #[track_caller]
     pub fn push(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Vec<Tensor> {
         let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
-        if inputs.iter().any(|t| t.graph().id() != self.id()) {
-            self.fail(op.name(), "its inputs belong to different graphs");
-        }
+        self.own(op.name(), inputs.iter().copied());
         if self.failed() {
             return vec![self.poison(op.name(), "")];
         }
-        let outputs = match op.outputs(&descs) {
+        let sized = |outputs: Vec<Desc>| outputs.iter().try_for_each(Desc::check).map(|()| outputs);
+        let outputs = match op.outputs(&descs).and_then(sized) {
             Ok(outputs) => outputs,
             Err(message) => return vec![self.poison(op.name(), message)],
         };
@@ -299,6 +307,14 @@ impl Graph {
         }
         let tensor = |(output, desc)| Tensor::new(self.clone(), Value { node, output }, desc);
         outputs.into_iter().enumerate().map(tensor).collect()
+    }
+
+    /// Refuses tensors of other graphs.
+    #[track_caller]
+    fn own<'a>(&self, op: &str, tensors: impl IntoIterator<Item = &'a Tensor>) {
+        if tensors.into_iter().any(|t| t.graph().id() != self.id()) {
+            self.fail(op, "its tensors belong to different graphs");
+        }
     }
 
     /// [`Graph::push`] for an operation with one output.
@@ -316,6 +332,7 @@ impl Graph {
     pub fn update(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Update {
         let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
         let values = inputs.iter().map(|t| t.value()).collect();
+        self.own(op.name(), inputs.iter().copied());
         if let Err(message) = op.outputs(&descs) {
             self.fail(op.name(), message);
         }
@@ -323,8 +340,10 @@ impl Graph {
     }
 
     /// What a program shall compute: these outputs.
+    #[track_caller]
     pub fn function<'a>(&self, outputs: impl IntoIterator<Item = &'a Tensor>) -> Function {
-        let outputs = outputs.into_iter().cloned().collect();
+        let outputs: Vec<Tensor> = outputs.into_iter().cloned().collect();
+        self.own("function", &outputs);
         Function { graph: self.clone(), outputs, updates: Vec::new(), settings: Vec::new() }
     }
 }
@@ -343,13 +362,20 @@ pub struct Function {
 }
 
 impl Function {
+    /// The outputs, in order; what an optimizer adds (the norm of the gradients) stands last.
+    pub fn outputs(&self) -> &[Tensor] {
+        &self.outputs
+    }
+
     /// The first mistake made while its graph was built, if there was one; `compile` gives it, too.
     pub fn check(&self) -> Result<()> {
         self.graph.error()
     }
 
     /// Adds an output.
+    #[track_caller]
     pub fn output(mut self, tensor: &Tensor) -> Self {
+        self.graph.own("output", [tensor]);
         self.outputs.push(tensor.clone());
         self
     }

@@ -47,7 +47,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Param {
     fn from_words(name: impl Into<String>, role: Role, desc: Desc, mut words: Vec<u32>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        words.resize(desc.elements(), 0);
+        // A shape beyond all limits is refused by the graph that uses it.
+        if desc.check().is_ok() {
+            words.resize(desc.elements(), 0);
+        }
         Param(Arc::new(Inner {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: Mutex::new(name.into()),

@@ -350,6 +350,10 @@ impl<'a> Planner<'a> {
             self.regions.insert(value, region);
             outputs.push(region);
         }
+        if !unit.outputs.is_empty() && unit.outputs.iter().all(|&v| self.desc(v).elements() == 0) {
+            self.release(at, unit);
+            return Ok(());
+        }
         let state: Vec<Param> = op.state();
         let places: Vec<Place> = state.iter().map(|p| (self.place)(p)).collect();
         let in_descs: Vec<Desc> = unit.inputs.iter().zip(&node.inputs).map(|(_, v)| self.desc(*v).clone()).collect();
@@ -381,7 +385,7 @@ impl<'a> Planner<'a> {
     fn gather_pack(&mut self, values: &[Value], inputs: &[Region], pack: Region, offsets: &[usize]) -> Result<()> {
         for ((&value, &from), &offset) in values.iter().zip(inputs).zip(offsets) {
             let to = Region { memory: pack.memory, offset, bytes: from.bytes };
-            if from == to {
+            if from == to || from.bytes == 0 {
                 continue;
             }
             let candidate = pointwise::copy(self.desc(value), self.caps);

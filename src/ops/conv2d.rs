@@ -113,14 +113,24 @@ impl Conv2d {
             if k == 0 || s == 0 || d == 0 {
                 return Err("kernel size, stride and dilation must be at least 1".into());
             }
-            let extent = x.shape[2 + side] + options.before[side] + options.after[side];
-            let reach = d * (k - 1) + 1;
+            let padding = [options.before[side], options.after[side]];
+            let (reach, extent) = gemm::reach(k, d, x.shape[2 + side], padding)?;
             if extent < reach {
                 return Err(format!("the kernel reaches {reach}, but the padded image is only {extent} ({x}, {w})"));
             }
             shape.push((extent - reach) / s + 1);
         }
         Ok(Desc::f32(shape))
+    }
+
+    #[track_caller]
+    fn of(self, inputs: [&Tensor; 2]) -> Tensor {
+        let graph = inputs[0].graph();
+        match self.outputs(&inputs.map(|t| t.desc().clone())) {
+            // A sum of no products needs no kernel.
+            Ok(outputs) if inputs.iter().any(|t| t.elements() == 0) => graph.full(&outputs[0].shape, 0.0),
+            _ => graph.push1(self, &inputs),
+        }
     }
 
     fn dims(&self, io: &Io<'_>) -> Dims {
@@ -311,7 +321,7 @@ impl Op for Conv2d {
         let (a, b, g) = (node.x(0), node.x(1), node.dy());
         let make = |kind, inputs: [&Tensor; 2], like: Option<&Tensor>| {
             let result = like.map(|t| t.desc().clone());
-            Some(a.graph().push1(Conv2d { kind, options: self.options.clone(), result }, &inputs))
+            Some(Conv2d { kind, options: self.options.clone(), result }.of(inputs))
         };
         match self.kind {
             // a = x, b = w
@@ -362,7 +372,7 @@ impl Tensor {
     #[track_caller]
     pub fn conv2d(&self, weight: &Tensor, options: &Conv2dOptions) -> Tensor {
         let op = Conv2d { kind: Kind::Forward, options: options.clone(), result: None };
-        self.graph().push1(op, &[self, weight])
+        op.of([self, weight])
     }
 
     /// [`Tensor::conv2d`] plus a bias [out] for each output channel.

@@ -3,6 +3,22 @@
 use crate::graph::{Arg, Candidate, Caps, Kernel};
 use crate::shader;
 
+/// How far a window of `taps` reaches and how long the padded image is, along one axis.
+pub(crate) fn reach(
+    taps: usize,
+    dilation: usize,
+    extent: usize,
+    padding: [usize; 2],
+) -> Result<(usize, usize), String> {
+    let reach = (taps - 1).checked_mul(dilation).and_then(|n| n.checked_add(1));
+    let padded = extent.checked_add(padding[0]).and_then(|n| n.checked_add(padding[1]));
+    // Signed index arithmetic must hold both.
+    match (reach, padded) {
+        (Some(reach), Some(padded)) if reach.max(padded) <= i32::MAX as usize => Ok((reach, padded)),
+        _ => Err(format!("dilation {dilation} or padding {padding:?} is too large")),
+    }
+}
+
 /// Extents of a (batched) product [M, K] x [K, N].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extents {

@@ -1,6 +1,6 @@
 //! Batches of images from bytes on the device, so that a training step moves no pixels over the bus.
 
-use crate::graph::{Arg, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
+use crate::graph::{Arg, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor};
 use crate::shader;
 
 /// How bytes become a batch.
@@ -80,7 +80,7 @@ impl Tensor {
     #[track_caller]
     pub fn image_batch(&self, indices: &Tensor, rule: &ImageBatch) -> Tensor {
         let g = self.graph();
-        let size: usize = rule.shape.iter().product();
+        let size = Shape::from(rule.shape).elements();
         g.bound(indices, (self.elements() * 4 / size.max(1)) as u32, &[]);
         let salt = if rule.shift > 0 || rule.mirror { g.salt() } else { 0 };
         let random = if salt > 0 { g.random() } else { g.constant_u32([2], &[0, 0]) };

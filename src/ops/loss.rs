@@ -79,6 +79,10 @@ impl Tensor {
             return graph.poison("cross_entropy", message);
         }
         let classes = self.shape()[1];
+        if let Some(w) = options.weight.as_ref().filter(|w| w.shape() != [classes] || w.dtype() != DType::F32) {
+            return graph
+                .poison("cross_entropy", format!("{classes} classes need as many f32 weights, not {}", w.desc()));
+        }
         let except: Vec<u32> = options.ignore_index.into_iter().collect();
         // An ignored label may be any number, so it is replaced by class 0 before anything is looked up.
         let kept = options.ignore_index.map(|index| 1.0 - labels.eq(&graph.full_u32([], index)));

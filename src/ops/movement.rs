@@ -6,6 +6,9 @@ use crate::graph::{
 use crate::shader;
 use std::fmt::Write;
 
+/// The longest axis that signed index arithmetic allows.
+const MOST: usize = i32::MAX as usize;
+
 fn kernel(entry: &'static str, dtype: DType, count: usize, caps: &Caps) -> Kernel {
     Kernel::new(shader!("movement.wgsl"), entry)
         .replace("Element", format!("alias Element = {dtype};"))
@@ -162,6 +165,9 @@ impl Op for Gather {
     }
 
     fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        if node.x(1).elements() == 0 {
+            return vec![Some(node.x(0).zeros_like()), None];
+        }
         let back = match self.back {
             Some(_) => None,
             None => Some(node.x(0).shape()[self.axis]),
@@ -250,6 +256,10 @@ impl Tensor {
     pub fn pad(&self, widths: &[(usize, usize)], mode: PadMode) -> Tensor {
         if widths.len() != self.rank() {
             return self.graph().poison("pad", format!("{} pairs of widths for {}", widths.len(), self.desc()));
+        }
+        let wide = self.shape().iter().zip(widths).find(|(n, (a, b))| n.saturating_add(*a).saturating_add(*b) > MOST);
+        if let Some((n, widths)) = wide {
+            return self.graph().poison("pad", format!("the widths {widths:?} around {n} are too large"));
         }
         let PadMode::Constant(value) = mode else { return self.pad_by_index(widths, mode) };
         let shape: Vec<usize> = self.shape().iter().zip(widths).map(|(n, (a, b))| n + a + b).collect();

@@ -1,5 +1,6 @@
 //! Max and average pooling over two-dimensional windows, and their exact gradients.
 
+use super::gemm;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
@@ -79,11 +80,10 @@ impl Window {
             if k == 0 || s == 0 || d == 0 {
                 return Err("kernel size, stride and dilation must be at least 1".into());
             }
-            let reach = d * (k - 1) + 1;
+            let (reach, extent) = gemm::reach(k, d, x.shape[2 + side], [before, after])?;
             if before.max(after) * 2 > reach {
                 return Err(format!("padding {before} is more than half of the window {reach}"));
             }
-            let extent = x.shape[2 + side] + before + after;
             if extent < reach {
                 return Err(format!("the window {reach} is larger than the padded extent {extent} of {x}"));
             }

@@ -201,13 +201,23 @@ impl Op for Cumsum {
 }
 
 impl Tensor {
+    /// What `op` gives where `dims` are not axes of this tensor.
+    #[track_caller]
+    pub(crate) fn no_axes(&self, op: &str, dims: &[isize]) -> Option<Tensor> {
+        match self.desc().shape.axes(dims) {
+            Ok(_) => None,
+            Err(message) => Some(self.graph().poison(op, message)),
+        }
+    }
+
     #[track_caller]
     fn reduce(&self, kind: Kind, dims: &[isize], keepdim: bool) -> Tensor {
-        let axes = match self.desc().shape.axes(dims) {
-            Ok(axes) => axes,
-            Err(message) => return self.graph().poison("reduce", message),
-        };
-        let kept = self.graph().push1(Reduce { kind, axes: axes.clone() }, &[self]);
+        let op = Reduce { kind, axes: self.desc().shape.axes(dims).unwrap_or_default() };
+        if let Some(poison) = self.no_axes(op.name(), dims) {
+            return poison;
+        }
+        let axes = op.axes.clone();
+        let kept = self.graph().push1(op, &[self]);
         if keepdim || self.graph().failed() {
             return kept;
         }
@@ -260,12 +270,18 @@ impl Tensor {
     /// Mean along `dims`.
     #[track_caller]
     pub fn mean(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        if let Some(poison) = self.no_axes("mean", dims) {
+            return poison;
+        }
         self.sum(dims, keepdim) * (1.0 / self.length(dims))
     }
 
     /// Variance along `dims`, the sum of squares divided by `n - correction` (1: unbiased, 0: biased).
     #[track_caller]
     pub fn var(&self, dims: &[isize], correction: f32, keepdim: bool) -> Tensor {
+        if let Some(poison) = self.no_axes("var", dims) {
+            return poison;
+        }
         let centred = self - self.mean(dims, true);
         centred.square().sum(dims, keepdim) * (1.0 / (self.length(dims) - correction))
     }
@@ -279,6 +295,9 @@ impl Tensor {
     /// Euclidean norm along `dims`.
     #[track_caller]
     pub fn norm(&self, dims: &[isize], keepdim: bool) -> Tensor {
+        if let Some(poison) = self.no_axes("norm", dims) {
+            return poison;
+        }
         self.square().sum(dims, keepdim).sqrt()
     }
 

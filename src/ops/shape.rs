@@ -183,12 +183,17 @@ impl Tensor {
         }
         for (axis, &extent) in self.shape().iter().enumerate() {
             let (start, end, step) = ranges.get(axis).copied().unwrap_or((0, extent as isize, 1));
-            let span = if step < 0 { start as isize - end } else { end.min(extent as isize) - start as isize };
-            if step == 0 || span < 0 || start > extent || (step < 0 && (start >= extent || end < -1)) {
+            let outside = start > extent || (step < 0 && (start >= extent || end < -1));
+            let (from, to) = if step < 0 { (end, start as isize) } else { (start as isize, end.min(extent as isize)) };
+            let span = to.saturating_sub(from);
+            if step == 0 || span < 0 || outside {
                 let message = format!("({start}, {end}, {step}) does not fit axis {axis} of {}", self.desc());
                 return self.graph().poison("slice", message);
             }
-            shape.push((span as usize).div_ceil(step.unsigned_abs()));
+            let count = (span as usize).div_ceil(step.unsigned_abs());
+            // A single element needs no step, however long.
+            let step = if count > 1 { step } else { step.signum() };
+            shape.push(count);
             strides.push(own[axis] as isize * step);
             starts.push((start, step));
             offset += start * own[axis];
@@ -200,14 +205,15 @@ impl Tensor {
     #[track_caller]
     pub fn narrow(&self, dim: isize, start: usize, length: usize) -> Tensor {
         match self.desc().shape.axis(dim) {
-            Ok(axis) if start + length <= self.shape()[axis] => {
+            Ok(axis) if start.checked_add(length).is_some_and(|end| end <= self.shape()[axis]) => {
                 let mut ranges: Vec<_> = self.shape()[..axis].iter().map(|&n| (0, n as isize, 1)).collect();
                 ranges.push((start, (start + length) as isize, 1));
                 self.slice(&ranges)
             }
-            Ok(_) => self
-                .graph()
-                .poison("narrow", format!("{start}..{} is outside dim {dim} of {}", start + length, self.desc())),
+            Ok(_) => {
+                let message = format!("{length} elements from {start} on are not in dim {dim} of {}", self.desc());
+                self.graph().poison("narrow", message)
+            }
             Err(message) => self.graph().poison("narrow", message),
         }
     }

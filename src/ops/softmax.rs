@@ -69,7 +69,7 @@ impl Tensor {
     fn soft(&self, dim: isize, log: bool) -> Tensor {
         match self.desc().shape.axis(dim) {
             Ok(axis) => self.graph().push1(Softmax { axis, log }, &[self]),
-            Err(message) => self.graph().poison("softmax", message),
+            Err(message) => self.graph().poison(if log { "log_softmax" } else { "softmax" }, message),
         }
     }
 
@@ -94,6 +94,13 @@ impl Tensor {
     /// `log(sum(exp(x)))` along `dim`, computed without overflow.
     #[track_caller]
     pub fn logsumexp(&self, dim: isize, keepdim: bool) -> Tensor {
+        let empty = self.desc().shape.axis(dim).is_ok_and(|axis| self.shape()[axis] == 0);
+        if let Some(poison) = self.no_axes("logsumexp", &[dim]) {
+            return poison;
+        }
+        if empty {
+            return self.graph().poison("logsumexp", format!("{} has no elements along dim {dim}", self.desc()));
+        }
         // The shift cancels, so no gradient flows through it.
         let most = self.amax(&[dim], true).detach();
         let total = (self - &most).exp().sum(&[dim], true).log() + most;

@@ -167,7 +167,15 @@ impl Tensor {
     #[track_caller]
     pub fn gelu_tanh(&self) -> Tensor {
         self.unary("gelu_tanh", "gelu_tanh({0})", &[], |n, _| {
-            Some(n.dy() * n.x(0).unary("gelu_tanh_slope", "gelu_tanh_slope({0})", &[], flat))
+            let slope = n.x(0).unary("gelu_tanh_slope", "gelu_tanh_slope({0})", &[], |n, _| {
+                // With t = tanh(u(x)): (1 - t^2) (u' + x (u''/2 - t u'^2))
+                let (x, x2) = (n.x(0), n.x(0).square());
+                let t = (x * (&x2 * 0.035_677_41 + 0.797_884_6)).tanh();
+                let rise = x2 * 0.107_032_22 + 0.797_884_6;
+                let bend = x * 0.107_032_22 - &t * rise.square();
+                Some(n.dy() * (1.0 - t.square()) * (rise + x * bend))
+            });
+            Some(n.dy() * slope)
         })
     }
 

@@ -20,6 +20,7 @@ fn gradient_norm() -> f32 {
     return norm[0];
 }";
 
+#[track_caller]
 pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], optimizer: &Optimizer) -> Function {
     for (param, grad) in pairs {
         if param.desc() != grad.desc() {

@@ -11,9 +11,6 @@ use shadegrad::{DType, Gpu, Graph, Result, Tensor};
 use super::golden::{Case, Data};
 use super::reference::Attrs;
 
-/// Ops of the package's own cases that the engine cannot run yet.
-pub const PENDING: &[&str] = training::OPS;
-
 /// What came out under one name; indices as floats, which they fit exactly.
 pub struct Got {
     pub shape: Vec<usize>,
@@ -38,8 +35,8 @@ type Named = BTreeMap<String, Tensor>;
 
 /// Builds, compiles and runs `case`.
 pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
-    if training::OPS.contains(&case.op.as_str()) {
-        return training::run(gpu, case);
+    if let Some(outcome) = training::run(gpu, case) {
+        return outcome;
     }
     let graph = Graph::new();
     let inputs: Named = case.inputs.iter().map(|(name, data)| (name.clone(), leaf(&graph, data))).collect();
@@ -54,7 +51,9 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
     let seeds: Vec<_> = cotangents.iter().map(|(name, dy)| (outputs[name].clone(), dy.clone())).collect();
     let grads = graph.grad_from(&seeds, case.grads.keys().map(|name| &inputs[name]));
     let program = gpu.compile(&graph.function(outputs.values().chain(&grads)))?;
-    for (name, tensor) in &inputs {
+    // An input that nothing depends on is none of the program's.
+    let needed = |tensor: &Tensor| program.plan().inputs.iter().any(|port| port.value == tensor.value());
+    for (name, tensor) in inputs.iter().filter(|(_, tensor)| needed(tensor)) {
         match &case.inputs[name].data {
             Data::F32(values) => program.write(tensor, values)?,
             // A negative label (-100) wraps round.
@@ -62,7 +61,7 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
             Data::U8(values) => program.write(tensor, &values.iter().map(|&v| f32::from(v)).collect::<Vec<_>>())?,
         };
     }
-    for (name, tensor) in &cotangents {
+    for (name, tensor) in cotangents.iter().filter(|(_, tensor)| needed(tensor)) {
         program.write(tensor, case.cotangents[name].f32().unwrap_or_default())?;
     }
     program.run()?;
@@ -89,4 +88,9 @@ fn leaf(graph: &Graph, tensor: &super::golden::Tensor) -> Tensor {
 
 fn one(name: &str, tensor: Tensor) -> Option<Named> {
     Some(Named::from([(name.to_owned(), tensor)]))
+}
+
+/// The output of an element-wise op.
+pub fn pointwise(op: &str, attrs: &serde_json::Value, inputs: &BTreeMap<String, Tensor>) -> Option<Tensor> {
+    pointwise::build(op, Attrs(attrs), inputs)?.remove("y")
 }

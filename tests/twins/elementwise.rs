@@ -1,0 +1,102 @@
+//! Functions of one, two and three tensors.
+
+use serde_json::{Value, json};
+
+use crate::support::reference::{Array, Random};
+use crate::trial::*;
+
+/// The op, its attributes, and the range of its arguments.
+pub fn unary() -> Vec<(&'static str, Value, [f64; 2])> {
+    let plain = ["relu", "relu6", "selu", "gelu", "gelu_tanh", "silu", "mish", "softsign", "hardsigmoid", "hardswish"];
+    let more = ["sigmoid", "tanh", "logsigmoid", "tanhshrink", "exp", "expm1", "square", "abs", "neg", "sign", "erf"];
+    let steps = ["sin", "cos", "floor", "ceil", "round"];
+    let all = plain.into_iter().chain(more).chain(steps);
+    let mut ops: Vec<_> = all.map(|op| (op, no_attrs(), [-4.0, 4.0])).collect();
+    ops.extend([
+        ("leaky_relu", json!({"negative_slope": 0.1}), [-4.0, 4.0]),
+        ("elu", json!({"alpha": 1.25}), [-4.0, 4.0]),
+        ("celu", json!({"alpha": 0.75}), [-4.0, 4.0]),
+        ("softplus", json!({"beta": 1.5, "threshold": 3.0}), [-4.0, 4.0]),
+        ("hardtanh", json!({"min_val": -1.5, "max_val": 0.5}), [-3.0, 3.0]),
+        ("clamp", json!({"min": -0.5, "max": 1.5}), [-3.0, 3.0]),
+        ("log", no_attrs(), [0.05, 6.0]),
+        ("log1p", no_attrs(), [-0.9, 6.0]),
+        ("sqrt", no_attrs(), [0.05, 6.0]),
+        ("rsqrt", no_attrs(), [0.05, 6.0]),
+        ("reciprocal", no_attrs(), [0.2, 4.0]),
+        ("reciprocal", no_attrs(), [-4.0, -0.2]),
+        ("pow_scalar", json!({"exponent": 3.0}), [-2.0, 2.0]),
+        ("pow_scalar", json!({"exponent": -1.5}), [0.3, 3.0]),
+    ]);
+    ops
+}
+
+#[test]
+fn one_operand() {
+    let mut random = Random::new(1);
+    let odd = odd_shapes();
+    for (n, (op, attrs, [low, high])) in unary().into_iter().enumerate() {
+        for round in 0..4 {
+            let shape = if round == 0 { odd[n % odd.len()].clone() } else { shape(&mut random, 1 + (n + round) % 5) };
+            let x = named([("x", random.uniform(shape, low, high))]);
+            check(&gpu(0), op, &attrs, &x, VALUES, &mut random);
+        }
+    }
+}
+
+/// Two shapes that broadcast to one: axes set to 1, leading axes left out.
+fn partners(random: &mut Random, full: &[usize]) -> [Vec<usize>; 2] {
+    let (mut a, mut b) = (full.to_vec(), full.to_vec());
+    for axis in 0..full.len() {
+        match random.below(4) {
+            0 => a[axis] = 1,
+            1 => b[axis] = 1,
+            _ => {}
+        }
+    }
+    let lead = b.iter().take_while(|n| **n == 1).count();
+    [a, b[random.below(lead + 1)..].to_vec()]
+}
+
+#[test]
+fn two_operands() {
+    let mut random = Random::new(2);
+    for op in ["add", "sub", "mul", "div", "pow", "maximum", "minimum", "where"] {
+        for round in 0..12 {
+            let full = match round {
+                0 => vec![],
+                1 => vec![3, 0, 2],
+                2 => vec![1, 1],
+                _ => shape(&mut random, 1 + round % 5),
+            };
+            let [a, b] = partners(&mut random, &full);
+            let (low, high) = if op == "pow" { (0.3, 2.5) } else { (-3.0, 3.0) };
+            let a = random.uniform(a, low, high);
+            let b = random.uniform(b, low, high).map(|v| if op == "div" && v.abs() < 0.3 { 0.5 } else { v });
+            let mut inputs = named([("a", a), ("b", b)]);
+            if op == "where" {
+                let mask = random.integers(full.clone(), 2);
+                inputs.insert("cond".into(), mask);
+            }
+            // Gradients of broadcast operands are sums.
+            let bound = Bound::Values(2e-5, 2e-5);
+            check(&gpu(0), op, &no_attrs(), &inputs, bound, &mut random);
+        }
+    }
+}
+
+#[test]
+fn gates() {
+    let mut random = Random::new(3);
+    for rank in 1..5 {
+        let mut x = shape(&mut random, rank);
+        let dim = random.below(rank);
+        x[dim] *= 2;
+        let inputs = named([("x", random.normal(x))]);
+        check(&gpu(0), "glu", &json!({"dim": dim as i64 - rank as i64}), &inputs, VALUES, &mut random);
+        let x = [vec![3], shape(&mut random, rank)].concat();
+        let weight: Array = random.uniform(if rank % 2 == 0 { vec![1] } else { vec![x[1]] }, -0.5, 0.5);
+        let inputs = named([("x", random.normal(x)), ("weight", weight)]);
+        check(&gpu(0), "prelu", &no_attrs(), &inputs, Bound::Values(2e-5, 2e-5), &mut random);
+    }
+}

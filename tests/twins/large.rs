@@ -1,0 +1,96 @@
+//! Grids of more than 65,535 workgroups along one axis, and bindings up to the limit of 128 MiB.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use shadegrad::ops::Window;
+use shadegrad::{Error, Graph};
+
+use crate::trial::small_gpu;
+
+/// More workgroups of 64 than one axis of a grid holds.
+const MANY: usize = 64 * 65_535 + 77;
+
+/// One at a time: each needs some hundred MiB.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Small whole numbers, of which f32 sums are exact.
+fn values(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7 + i / 13) % 17) as f32 - 8.0).collect()
+}
+
+#[test]
+fn many_lines() {
+    let _turn = turn();
+    let g = Graph::new();
+    let x = g.input([MANY, 2]);
+    let (sum, most, place) = (x.sum(&[1], false), x.softmax(1).amax(&[1], false), x.argmax(&[1], false));
+    let (step, parts) = (x.cumsum(1), x.narrow(1, 1, 1).concat(&[&x], 1));
+    let program = small_gpu().compile(&g.function([&sum, &most, &place, &step, &parts])).expect("a program");
+    let v = values(2 * MANY);
+    program.write(&x, &v).and_then(|p| p.run()).expect("a run");
+    let [sum, most, step, parts] = [&sum, &most, &step, &parts].map(|t| program.read(t).expect("values"));
+    let place = program.read_u32(&place).expect("places");
+    for (i, pair) in v.chunks_exact(2).enumerate() {
+        let (a, b) = (pair[0], pair[1]);
+        let share = 1.0 / (1.0 + (-(a - b).abs()).exp());
+        assert_eq!((sum[i], place[i]), (a + b, u32::from(b > a)), "line {i}");
+        assert!((most[i] - share).abs() < 1e-5, "line {i}: {} and not {share}", most[i]);
+        assert_eq!(step[2 * i..2 * i + 2], [a, a + b], "line {i}");
+        assert_eq!(parts[3 * i..3 * i + 3], [b, a, b], "line {i}");
+    }
+}
+
+#[test]
+fn many_windows_and_selections() {
+    let _turn = turn();
+    let g = Graph::new();
+    let side = 2_051;
+    let x = g.input([1, 1, 2 * side, side]);
+    let window = Window::new([2, 1]).stride([1, 1]);
+    let (most, mean) = (x.max_pool2d(&window), x.avg_pool2d(&window));
+    let turned = x.flip(2).index_select(2, &g.constant_u32([2 * side], &(0..2 * side as u32).collect::<Vec<_>>()));
+    let back = g.grad(&(&mean * 2.0), [&x]).remove(0);
+    let program = small_gpu().compile(&g.function([&most, &mean, &turned, &back])).expect("a program");
+    let v = values(2 * side * side);
+    program.write(&x, &v).and_then(|p| p.run()).expect("a run");
+    let [most, mean, turned, back] = [&most, &mean, &turned, &back].map(|t| program.read(t).expect("values"));
+    assert!(most.len() > 64 * 65_535);
+    for i in 0..most.len() {
+        assert_eq!((most[i], mean[i]), (v[i].max(v[i + side]), (v[i] + v[i + side]) / 2.0), "window {i}");
+    }
+    for (i, &value) in turned.iter().enumerate() {
+        let (row, column) = (i / side, i % side);
+        assert_eq!(value, v[(2 * side - 1 - row) * side + column], "row {row}, column {column}");
+        let twice = (1..2 * side - 1).contains(&row);
+        assert_eq!(back[i], if twice { 2.0 } else { 1.0 }, "gradient at {row}, {column}");
+    }
+}
+
+/// 128 MiB to the byte go through; one element more is refused, with the limit.
+#[test]
+fn the_largest_binding() {
+    let _turn = turn();
+    let count = 32 << 20;
+    let g = Graph::new();
+    let x = g.input([count]);
+    let (y, sum) = (&x * 2.0 + 1.0, x.square().mean(&[], false));
+    let program = small_gpu().compile(&g.function([&y, &sum])).expect("a program");
+    let v = values(count);
+    program.write(&x, &v).and_then(|p| p.run()).expect("a run");
+    let y = program.read(&y).expect("values");
+    let wrong = y.iter().zip(&v).position(|(y, v)| *y != v * 2.0 + 1.0);
+    assert_eq!((y.len(), wrong), (count, None));
+    let want = v.iter().map(|v| f64::from(v * v)).sum::<f64>() / count as f64;
+    let got = f64::from(program.read(&sum).expect("a mean")[0]);
+    assert!((got - want).abs() < 1e-5 * want, "{got} and not {want}");
+
+    let g = Graph::new();
+    let y = g.input([count + 1]).neg();
+    match small_gpu().compile(&g.function([&y])) {
+        Err(Error::Limit { limit, .. }) => assert_eq!(limit, "134217728 bytes"),
+        other => panic!("{:?}", other.err()),
+    }
+}

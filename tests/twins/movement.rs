@@ -1,0 +1,86 @@
+//! Ops that only move values: every bit must arrive.
+
+use serde_json::json;
+
+use crate::support::reference::Random;
+use crate::trial::*;
+
+#[test]
+fn permutations_and_slices() {
+    let mut random = Random::new(40);
+    for round in 0..14 {
+        let rank = 1 + round % 5;
+        let mut extents = shape(&mut random, rank);
+        if round == 9 {
+            extents[1] = 0;
+        }
+        let x = named([("x", random.normal(extents.clone()))]);
+        let mut dims: Vec<usize> = (0..rank).collect();
+        (1..rank).for_each(|a| dims.swap(a, random.below(a + 1)));
+        check(&gpu(0), "permute", &json!({"dims": dims}), &x, EXACT, &mut random);
+        let start: Vec<usize> = extents.iter().map(|&n| random.below(n + 1)).collect();
+        let end: Vec<usize> = extents.iter().zip(&start).map(|(n, s)| s + random.below(n - s + 1)).collect();
+        let step: Vec<usize> = (0..rank).map(|_| 1 + random.below(3)).collect();
+        check(&gpu(0), "slice", &json!({"start": start, "end": end, "step": step}), &x, EXACT, &mut random);
+    }
+}
+
+#[test]
+fn borders() {
+    let mut random = Random::new(41);
+    for round in 0..14 {
+        let mut extents = shape(&mut random, 2 + round % 3);
+        let rank = extents.len();
+        extents.iter_mut().for_each(|n| *n = (*n).max(3));
+        let mut widths: Vec<usize> = (0..4).map(|_| random.below(3)).collect();
+        if round == 0 {
+            extents[rank - 1] = 0;
+            widths = vec![1, 2, 0, 1];
+        }
+        let mode = if round == 0 { "constant" } else { ["constant", "reflect", "replicate"][round % 3] };
+        let attrs = json!({"pad_left_right_top_bottom": widths, "mode": mode, "value": -1.5});
+        let x = named([("x", random.normal(extents))]);
+        // A border's gradients add up.
+        check(&gpu(0), "pad", &attrs, &x, Bound::Values(1e-6, 1e-6), &mut random);
+    }
+}
+
+#[test]
+fn selections() {
+    let mut random = Random::new(42);
+    for round in 0..14 {
+        let rank = 1 + round % 4;
+        let extents = shape(&mut random, rank);
+        let dim = random.below(rank);
+        let x = random.normal(extents.clone());
+        let taken = if round == 3 { 0 } else { 1 + random.below(2 * extents[dim]) };
+        let index = random.integers([taken], extents[dim]);
+        let inputs = named([("x", x.clone()), ("index", index)]);
+        check(&gpu(0), "index_select", &json!({"dim": dim}), &inputs, Bound::Values(1e-6, 2e-6), &mut random);
+        let mut smaller: Vec<usize> = extents.iter().map(|&n| 1 + random.below(n)).collect();
+        smaller[dim] = taken;
+        let inputs = named([("x", x.clone()), ("index", random.integers(smaller, extents[dim]))]);
+        check(&gpu(0), "gather", &json!({"dim": dim}), &inputs, Bound::Values(1e-6, 2e-6), &mut random);
+        if rank > 1 {
+            let diagonal = random.below(7) as i64 - 3;
+            check(&gpu(0), "tril", &json!({"diagonal": diagonal}), &named([("x", x)]), EXACT, &mut random);
+        }
+    }
+}
+
+#[test]
+fn concatenations() {
+    let mut random = Random::new(43);
+    for round in 0..10 {
+        let rank = 1 + round % 4;
+        let extents = shape(&mut random, rank);
+        let dim = random.below(rank);
+        let parts = (0..1 + random.below(9)).map(|i| {
+            let mut own = extents.clone();
+            own[dim] = random.below(5);
+            (format!("x{i}"), random.normal(own))
+        });
+        let parts = parts.collect();
+        check(&gpu(0), "concat", &json!({"dim": dim}), &parts, EXACT, &mut random);
+    }
+}

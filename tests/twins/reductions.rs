@@ -1,0 +1,106 @@
+//! Reductions over every set of axes, softmax, losses.
+
+use serde_json::json;
+
+use crate::support::reference::Random;
+use crate::trial::*;
+
+#[test]
+fn every_set_of_axes() {
+    let mut random = Random::new(30);
+    let ops = ["sum", "mean", "amax", "amin", "prod", "var", "var_biased", "std", "norm2"];
+    let shapes: [&[usize]; 7] = [&[3, 5, 4], &[7, 1, 13], &[2, 3, 2, 5], &[131, 2], &[2, 3, 1, 2, 3], &[1], &[1031]];
+    for (n, shape) in shapes.into_iter().enumerate() {
+        for mask in 1..1usize << shape.len() {
+            let dims: Vec<usize> = (0..shape.len()).filter(|a| mask >> a & 1 == 1).collect();
+            let length: usize = dims.iter().map(|&a| shape[a]).product();
+            // All ops where there are few sets, else they take turns.
+            let turn = (mask + n) % 3;
+            for (_, op) in ops.iter().enumerate().filter(|(i, _)| shape.len() < 2 || i % 3 == turn) {
+                if length < 2 && matches!(*op, "var" | "std" | "var_biased") || *op == "prod" && length > 200 {
+                    continue;
+                }
+                let x = random.normal(shape);
+                let x = if *op == "prod" { x.map(|v| f64::from((1.0 + 0.25 * v) as f32)) } else { x };
+                let bound = match *op {
+                    "sum" | "mean" => TERMS,
+                    _ => Bound::Values(2e-5, 2e-6),
+                };
+                let attrs = json!({"dim": dims, "keepdim": mask % 2 == 0});
+                check(&gpu(0), op, &attrs, &named([("x", x)]), bound, &mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn of_nothing() {
+    let mut random = Random::new(31);
+    for (shape, dims) in [(vec![0], vec![0]), (vec![3, 0], vec![1]), (vec![3, 0], vec![0]), (vec![2, 0, 4], vec![0, 2])]
+    {
+        for op in ["sum", "prod"] {
+            let x = named([("x", random.normal(shape.clone()))]);
+            check(&gpu(0), op, &json!({"dim": dims, "keepdim": false}), &x, EXACT, &mut random);
+        }
+    }
+    // No line has no elements, but there are no lines.
+    for op in ["amax", "argmin"] {
+        let x = named([("x", random.normal([0, 4]))]);
+        check(&gpu(0), op, &json!({"dim": [1], "keepdim": false}), &x, EXACT, &mut random);
+    }
+    for op in ["softmax", "log_softmax"] {
+        let x = named([("x", random.normal([0, 4]))]);
+        check(&gpu(0), op, &json!({"dim": 1}), &x, EXACT, &mut random);
+    }
+}
+
+#[test]
+fn along_one_axis() {
+    let mut random = Random::new(32);
+    for round in 0..12 {
+        let rank = 1 + round % 4;
+        let mut extents = shape(&mut random, rank);
+        let dim = random.below(rank);
+        if round % 4 == 3 {
+            extents[dim] = 97;
+        }
+        let x = named([("x", random.normal(extents).map(|v| f64::from(3.0 * v as f32)))]);
+        for op in ["argmax", "argmin", "cumsum"] {
+            let attrs = json!({"dim": [dim], "keepdim": round % 2 == 0});
+            check(&gpu(0), op, &attrs, &x, if op == "cumsum" { TERMS } else { EXACT }, &mut random);
+        }
+        for op in ["softmax", "log_softmax", "softmin", "logsumexp"] {
+            for kernel in 0..2 {
+                check(&gpu(kernel), op, &json!({"dim": dim}), &x, Bound::Values(1e-5, 5e-6), &mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn losses() {
+    let mut random = Random::new(33);
+    for round in 0..12 {
+        let reduction = ["mean", "sum", "none"][round % 3];
+        let classes = 1 + random.below(12);
+        let mut logits = shape(&mut random, 1 + round % 3);
+        let labels = logits.clone();
+        logits.insert(1, classes);
+        let mut target = random.integers(labels, classes);
+        if round % 4 == 1 && target.len() > 1 {
+            target.data[0] = -100.0;
+        }
+        let mut inputs = named([("x", random.normal(logits)), ("target", target)]);
+        if round % 2 == 1 {
+            inputs.insert("weight".into(), random.uniform([classes], 0.5, 1.5));
+        }
+        let smoothing = [0.0, 0.1][round / 2 % 2];
+        let attrs = json!({"reduction": reduction, "ignore_index": -100, "label_smoothing": smoothing});
+        check(&gpu(0), "cross_entropy", &attrs, &inputs, Bound::Values(2e-5, 5e-6), &mut random);
+        let extents = shape(&mut random, round % 4);
+        let inputs =
+            named([("x", random.normal(extents.clone())), ("target", random.normal(extents).map(|v| v + 0.5))]);
+        let inputs = inputs.into_iter().map(|(n, a)| (n, a.map(|v| f64::from(v as f32)))).collect();
+        check(&gpu(0), "mse_loss", &json!({"reduction": reduction}), &inputs, Bound::Values(2e-5, 1e-6), &mut random);
+    }
+}

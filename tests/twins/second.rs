@@ -1,0 +1,120 @@
+//! Gradients of gradients: the engine's against numeric derivatives, in f64, of the twins' gradients.
+
+use serde_json::json;
+use shadegrad::ops::{Conv2dOptions, Window};
+use shadegrad::{Graph, Tensor};
+
+use crate::elementwise::unary;
+use crate::support::engine;
+use crate::support::reference::numeric::gradient;
+use crate::support::reference::*;
+use crate::trial::*;
+
+/// Rounding in the first gradient carries over to the second.
+const BOUND: Bound = Bound::Values(5e-5, 2e-5);
+
+/// Checks the gradient with respect to `x` of `sum(r * first)`, where `first` is a gradient that depends on `x`.
+fn check_second(what: &str, inputs: &[(Tensor, Array)], x: usize, first: &Tensor, twin: &dyn Fn(&Array) -> Array) {
+    let mut random = Random::new(50);
+    let g = first.graph();
+    let r = random.normal(first.shape());
+    let tr = g.input(first.shape());
+    let second = g.grad_from(&[(first.clone(), tr.clone())], [&inputs[x].0]).remove(0);
+    let want = gradient(&|v| twin(v).dot(&r), &inputs[x].1);
+    let mut all = inputs.to_vec();
+    all.push((tr, r));
+    // An input that nothing depends on is no input of the program.
+    let used: Vec<_> = all.into_iter().collect();
+    let got = run(&gpu(0), g, &used, &[first.clone(), second]).unwrap_or_else(|e| panic!("{what}: {e}"));
+    agree(what, &got[1], &want, BOUND, None);
+}
+
+#[test]
+fn of_one_operand() {
+    let mut random = Random::new(51);
+    for (op, attrs, [low, high]) in unary() {
+        let x = random.uniform([37], low, high);
+        let dy = random.normal([37]);
+        let twin = twin(op, &attrs).expect("a twin");
+        let g = Graph::new();
+        let (tx, tdy) = (g.input([37]), g.input([37]));
+        let named_tensors = [("x".to_owned(), tx.clone())].into();
+        let y = engine::pointwise(op, &attrs, &named_tensors).expect("an op of the engine");
+        // Where the slope does not depend on x, there is no gradient of it; it depends on dy alone.
+        let first = g.grad_from(&[(y, tdy.clone())], [&tx]).remove(0) + &tx * 0.0 + &tdy * 0.0;
+        let slope =
+            |v: &Array| twin.grads(&named([("x", v.clone())]), &dy).expect("a gradient").remove("x").expect("of x");
+        check_second(&format!("{op} {attrs}"), &[(tx, x), (tdy, dy.clone())], 0, &first, &slope);
+    }
+}
+
+#[test]
+fn of_products() {
+    let mut random = Random::new(52);
+    let (a, b) = (random.normal([5, 7]), random.normal([7, 3]));
+    let dy = random.normal([5, 3]);
+    let g = Graph::new();
+    let [ta, tb, tdy] = [&a, &b, &dy].map(|v| g.input(v.shape.as_slice()));
+    let first = g.grad_from(&[(ta.matmul(&tb).tanh(), tdy.clone())], [&ta]).remove(0);
+    let inputs = [(ta, a.clone()), (tb, b.clone()), (tdy, dy.clone())];
+    let twin = |a: &Array, b: &Array| {
+        let dy = Unary::Tanh.vjp(&matmul(a, b, false, false), &dy);
+        matmul_vjp(a, b, false, false, &dy)[0].clone()
+    };
+    check_second("matmul, tanh: a", &inputs, 0, &first, &|a| twin(a, &b));
+    check_second("matmul, tanh: b", &inputs, 1, &first, &|b| twin(&a, b));
+}
+
+#[test]
+fn of_convolutions() {
+    let mut random = Random::new(53);
+    for (stride, dilation, groups, flip) in [([1, 1], [1, 1], 1, false), ([2, 1], [1, 2], 2, true)] {
+        let (x, w) = (random.normal([2, 2 * groups, 7, 6]), random.normal([2 * groups, 2, 3, 2]));
+        let conv = Conv2d { stride, padding: [1, 1, 0, 0], dilation, groups, flip };
+        let dy = random.normal(conv.output_shape(&x.shape, &w.shape));
+        let options =
+            Conv2dOptions::new().stride(stride).padding([1, 0]).dilation(dilation).groups(groups).flipped(flip);
+        let g = Graph::new();
+        let [tx, tw, tdy] = [&x, &w, &dy].map(|v| g.input(v.shape.as_slice()));
+        let y = tx.conv2d(&tw, &options).tanh();
+        let grads = g.grad_from(&[(y, tdy.clone())], [&tx, &tw]);
+        let inputs = [(tx, x.clone()), (tw, w.clone()), (tdy, dy.clone())];
+        let through = |x: &Array, w: &Array| Unary::Tanh.vjp(&conv.forward(x, w, None), &dy);
+        let dx = |x: &Array, w: &Array| conv.grad_x(&through(x, w), w, &x.shape);
+        let dw = |x: &Array, w: &Array| conv.grad_weight(&through(x, w), x, &w.shape);
+        check_second("dx/dx", &inputs, 0, &grads[0], &|x| dx(x, &w));
+        check_second("dx/dw", &inputs, 1, &grads[0], &|w| dx(&x, w));
+        check_second("dw/dx", &inputs, 0, &grads[1], &|x| dw(x, &w));
+        check_second("dw/dw", &inputs, 1, &grads[1], &|w| dw(&x, w));
+    }
+}
+
+/// A pooling's gradient is linear in what arrives; so is the gradient of that.
+#[test]
+fn of_poolings_and_softmax() {
+    let mut random = Random::new(54);
+    let x = random.normal([1, 2, 6, 5]);
+    let pool = MaxPool2d { kernel: [3, 2], stride: [2, 1], padding: [1, 0], dilation: [1, 1], ceil_mode: false };
+    let (y, _) = pool.forward(&x);
+    let window = Window::new([3, 2]).stride([2, 1]).padding([1, 0]);
+    let dy = random.normal(y.shape.clone());
+    let g = Graph::new();
+    let [tx, tdy] = [&x, &dy].map(|v| g.input(v.shape.as_slice()));
+    let first = g.grad_from(&[(tx.max_pool2d(&window).square(), tdy.clone())], [&tx]).remove(0);
+    let inputs = [(tx, x.clone()), (tdy, dy.clone())];
+    let dx = |x: &Array, dy: &Array| pool.grad(x, &Unary::Square.vjp(&pool.forward(x).0, dy));
+    check_second("max_pool2d: x", &inputs, 0, &first, &|x| dx(x, &dy));
+    check_second("max_pool2d: dy", &inputs, 1, &first, &|dy| dx(&x, dy));
+
+    for op in ["softmax", "log_softmax"] {
+        let (x, dy) = (random.normal([3, 5]), random.normal([3, 5]));
+        let g = Graph::new();
+        let [tx, tdy] = [&x, &dy].map(|v| g.input(v.shape.as_slice()));
+        let y = if op == "softmax" { tx.softmax(1) } else { tx.log_softmax(1) };
+        let first = g.grad_from(&[(y, tdy.clone())], [&tx]).remove(0);
+        let twin = twin(op, &json!({"dim": 1})).expect("a twin");
+        let dx =
+            |x: &Array| twin.grads(&named([("x", x.clone())]), &dy).expect("a gradient").remove("x").expect("of x");
+        check_second(op, &[(tx, x), (tdy, dy.clone())], 0, &first, &dx);
+    }
+}
