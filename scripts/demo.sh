@@ -5,4 +5,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/install-driver.sh
+
+# Mesa complains where there is no private folder for sockets.
+if [ -z "${XDG_RUNTIME_DIR-}" ]; then
+  XDG_RUNTIME_DIR="$(mktemp -d)"
+  chmod 700 "$XDG_RUNTIME_DIR"
+  export XDG_RUNTIME_DIR
+fi
 exec cargo run --release --example mnist -- "$@"

@@ -152,9 +152,12 @@ fn products_and_windows_that_do_not_fit() {
     refuses("matmul", &["f32[]", "scalar"], |g, a, _| a.matmul(&g.input([])));
     refuses("matmul", &["[2, 4, 3]", "[3, 3, 5]", "batches"], |g, _, _| g.input([2, 4, 3]).matmul(&g.input([3, 3, 5])));
     refuses("matmul", &["[2, 3]", "[4, 5]", "3 and 5"], |_, a, b| a.linear(b, None));
-    refuses("add", &["[2, 4]", "[3]"], |g, a, _| a.linear(&g.input([4, 3]), Some(&g.input([3]))));
+    refuses("matmul", &["bias", "f32[3]", "f32[4]"], |g, a, _| a.linear(&g.input([4, 3]), Some(&g.input([3]))));
     refuses("conv2d", &["f32[2, 3]", "[N, C, H, W]"], |_, a, b| a.conv2d(b, &Conv2dOptions::new()));
     refuses("conv2d", &["[1, 3, 5, 5]", "[2, 4, 3, 3]", "1 groups"], conv([1, 3, 5, 5], [2, 4, 3, 3], plain()));
+    refuses("conv2d", &["bias", "f32[3]", "f32[2]"], |g, _, _| {
+        g.input([1, 1, 5, 5]).conv2d_bias(&g.input([2, 1, 3, 3]), &g.input([3]), &Conv2dOptions::new())
+    });
     refuses("conv2d", &["3 groups"], conv([1, 4, 5, 5], [6, 1, 3, 3], plain().groups(3)));
     refuses("conv2d", &["0 groups"], conv([1, 4, 5, 5], [6, 1, 3, 3], plain().groups(0)));
     refuses("conv2d", &["reaches 7", "only 5"], conv([1, 1, 5, 5], [1, 1, 7, 7], plain()));
