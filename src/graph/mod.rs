@@ -90,7 +90,8 @@ pub(crate) struct Inner {
     pub(crate) nodes: Vec<Node>,
     /// For each label-like input: it must stay below this bound, which is checked when it is written.
     pub(crate) bounds: HashMap<usize, (u32, Vec<u32>)>,
-    error: Option<Error>,
+    /// The first mistake: op, message, site.
+    error: Option<[String; 3]>,
     known: HashMap<String, usize>,
     random: Option<(Param, Value)>,
     salt: u32,
@@ -257,11 +258,7 @@ impl Graph {
         let site = Location::caller();
         let mut inner = self.0.borrow_mut();
         if inner.error.is_none() {
-            inner.error = Some(Error::Graph {
-                op: op.into(),
-                message: message.into(),
-                site: format!("{}:{}", site.file(), site.line()),
-            });
+            inner.error = Some([op.into(), message.into(), format!("{}:{}", site.file(), site.line())]);
         }
     }
 
@@ -272,10 +269,10 @@ impl Graph {
         self.leaf(Source::Constant([0].into()), Desc::f32([]))
     }
 
-    /// Takes the first mistake made while building, if there was one.
+    /// The first mistake made while building, if there was one.
     pub fn error(&self) -> Result<()> {
-        match self.0.borrow_mut().error.take() {
-            Some(error) => Err(error),
+        match self.inner().error.clone() {
+            Some([op, message, site]) => Err(Error::Graph { op, message, site }),
             None => Ok(()),
         }
     }
