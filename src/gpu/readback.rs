@@ -45,8 +45,10 @@ impl Readback {
 
     /// Waits for the raw words.
     pub fn wait(self) -> Result<Vec<u32>> {
-        if lock(&self.mapped).is_none() {
+        // Another thread's poll may be running the callback, so having polled is not having the data.
+        while lock(&self.mapped).is_none() {
             self.gpu.poll(wgpu::PollType::wait_indefinitely())?;
+            std::thread::yield_now();
         }
         let failed = |message: String| Error::Device { what: "reading back".into(), message };
         match lock(&self.mapped).take() {

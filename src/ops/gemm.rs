@@ -76,17 +76,28 @@ pub(crate) fn candidates(
     // Enough workgroups for a large GPU, of at least 128 steps each.
     let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
     let tile = split("tile", with_extents("tile"), tiles, splits, extents.count(), behind, caps);
-    let rows =
-        [12, 8, 4, 1].into_iter().min_by_key(|rows| (extents.m.div_ceil(*rows) * (rows + 8), 12 - rows)).unwrap_or(12);
-    let blocks = extents.batches * extents.m.div_ceil(rows) * extents.n.div_ceil(64);
+    let (rows, columns) = block_shape(extents);
+    let blocks = extents.batches * extents.m.div_ceil(rows) * extents.n.div_ceil(8 * columns);
     let lanes = lanes(caps);
-    let mut block = with_extents("block").set("ROWS", rows).set("LANES", lanes);
+    let mut block = with_extents("block").set("ROWS", rows).set("COLUMNS", columns).set("LANES", lanes);
     if lanes > 1 {
         block = block.replace("from_lane", SHUFFLE);
     }
     let splits = if blocks >= 16 { 1 } else { (32 / blocks.max(1)).min(extents.k / 64).max(1) };
     let block = split("block", block, blocks, splits, extents.count(), behind, caps);
     if caps.cpu { vec![block, tile] } else { vec![tile, block] }
+}
+
+/// Rows and columns that a lane of the `block` kernel owns: those that leave the fewest idle; few in a small product,
+/// which is not worth the driver's time to compile a large block.
+fn block_shape(e: Extents) -> (usize, usize) {
+    if e.batches * e.m * e.n * e.k <= 1 << 20 {
+        return (if e.m < 4 { 1 } else { 4 }, if e.n <= 8 { 1 } else { 2 });
+    }
+    let rows = [12, 8, 4, 1].into_iter().min_by_key(|rows| (e.m.div_ceil(*rows) * (rows + 8), 12 - rows));
+    let columns =
+        [8, 4, 2, 1].into_iter().min_by_key(|columns| (e.n.div_ceil(8 * columns) * (columns + 4), 8 - columns));
+    (rows.unwrap_or(12), columns.unwrap_or(8))
 }
 
 /// A kernel whose sum over k is cut into `splits` parts, and the kernel that adds them where there are several.
