@@ -185,8 +185,14 @@ fn progress(steps: u64) -> ProgressBar {
 
 fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
-    let (train, test, epochs) = load(args)?;
-    let gpu = Gpu::open(&Options { adapter: args.adapter.clone(), ..Options::default() })?;
+    // The device opens while the images are read or drawn.
+    let options = Options { adapter: args.adapter.clone(), ..Options::default() };
+    let (gpu, images) = std::thread::scope(|scope| {
+        let images = scope.spawn(|| load(args));
+        (Gpu::open(&options), images.join())
+    });
+    let gpu = gpu?;
+    let (train, test, epochs) = images.map_err(|_| Error::argument("data", "reading the images failed"))??;
     nn::manual_seed(args.seed);
     let net = network();
     let step = Step::new(&gpu, &net, &train, args.batch, optimizer(&args.optimizer, args.lr)?)?;

@@ -159,10 +159,20 @@ impl<'a> Fuser<'a> {
         op.view(&self.nodes[input.node].outputs[input.output])
     }
 
-    /// The literal that a node without operands stands for.
+    /// The literal that a node stands for: the same everywhere. A node whose operands are all literals (through reshapes and rearrangements) is one, too.
     fn literal(&self, node: usize) -> Option<String> {
-        let expr = self.nodes[node].op()?.pointwise()?.0;
-        (self.nodes[node].inputs.is_empty() && !expr.contains("{i}")).then_some(expr)
+        let mut expr = self.nodes[node].op()?.pointwise()?.0;
+        if expr.contains("{i}") {
+            return None;
+        }
+        for (n, &input) in self.nodes[node].inputs.iter().enumerate() {
+            let mut value = self.resolve(input);
+            while self.view(value.node).is_some() {
+                value = self.resolve(self.nodes[value.node].inputs[0]);
+            }
+            expr = expr.replace(&format!("{{{n}}}"), &self.literal(value.node)?);
+        }
+        Some(expr)
     }
 
     /// The value whose memory holds `value`: through reshapes.

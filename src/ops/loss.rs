@@ -91,7 +91,8 @@ impl Tensor {
             None => labels.clone(),
         };
         let log_p = self.log_softmax(1);
-        let mut picked = -log_p.gather(1, &safe.unsqueeze(1)).squeeze(1);
+        // Log-likelihoods; the sign changes once they are one number.
+        let mut picked = log_p.gather(1, &safe.unsqueeze(1)).squeeze(1);
         let mut weights = kept;
         let by_class = options.weight.as_ref().map(|w| {
             let mut shape = vec![1; self.rank()];
@@ -117,17 +118,17 @@ impl Tensor {
                 Some(by_class) => &log_p * by_class,
                 None => log_p.clone(),
             };
-            let mut uniform = -(weighted.sum(&[1], false) * (smoothing / classes as f32));
+            let mut uniform = weighted.sum(&[1], false) * (smoothing / classes as f32);
             if let Some(index) = options.ignore_index {
                 uniform = uniform * (1.0 - labels.eq(&graph.full_u32([], index)));
             }
             losses = losses + uniform;
         }
         match (options.reduction, weights) {
-            (Reduction::None, _) => losses,
-            (Reduction::Sum, _) => losses.sum(&[], false),
-            (Reduction::Mean, None) => losses.mean(&[], false),
-            (Reduction::Mean, Some(weights)) => losses.sum(&[], false) / weights.sum(&[], false),
+            (Reduction::None, _) => -losses,
+            (Reduction::Sum, _) => -losses.sum(&[], false),
+            (Reduction::Mean, None) => -losses.mean(&[], false),
+            (Reduction::Mean, Some(weights)) => -(losses.sum(&[], false) / weights.sum(&[], false)),
         }
     }
 
