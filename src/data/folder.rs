@@ -7,66 +7,128 @@ use std::path::{Path, PathBuf};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 
-use super::{Images, image_size};
+use super::loader::{check_len, cores, past_the_end};
+use super::{Images, Source, image_size};
 use crate::{Error, Result};
 
 /// The endings, in any case, by which image files are known.
 const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
 
-/// Reads `folder/<class>/<file>`, PNG and JPEG files, as images of `shape`, `[C, H, W]`; C is 1 for gray or 3 for RGB.
-///
-/// Classes are the folders in `folder`, in the order of their names, byte by byte (so `10` comes before `9`); images come
-/// class by class, in the order of their files' names. Other files, and names that start with a dot, are passed over.
-/// A file's content decides whether it is PNG or JPEG; orientation tags are obeyed, transparency is dropped, and an image
-/// of another size is stretched to `[H, W]` with a triangle filter, which averages when it shrinks.
+/// Reads `folder/<class>/<file>`, PNG and JPEG files, as images of `shape`, `[C, H, W]`, at once; see [`Files`] for
+/// what is taken and how.
 ///
 /// # Errors
 ///
-/// [`Error::Argument`] if `shape` is not possible. [`Error::Io`] if a file or folder can't be read. [`Error::Format`],
-/// naming the file or folder, if an image is broken or cut short, if there are no classes, or if one has no images.
+/// Those of [`Files::list`] and of reading each image.
 pub fn load(folder: impl AsRef<Path>, shape: [usize; 3]) -> Result<Images> {
-    let folder = folder.as_ref();
-    let [channels, height, width] = shape;
-    let (Ok(h @ 1..), Ok(w @ 1..), Some(size), 1 | 3) =
-        (u32::try_from(height), u32::try_from(width), image_size(shape), channels)
-    else {
-        return Err(Error::argument(
-            "shape",
-            format!("{channels} x {height} x {width} is not one of images; C must be 1 or 3, H and W at least 1"),
-        ));
-    };
-    let class_folders = sorted(folder, |path| path.is_dir())?;
-    if class_folders.is_empty() {
-        return Err(Error::format(folder, "no classes in it; make a folder there for each class, with its images"));
+    let files = Files::list(folder, shape)?;
+    let (mut pixels, mut labels) = (Vec::new(), Vec::with_capacity(files.files.len()));
+    for index in 0..files.files.len() {
+        let start = pixels.len();
+        pixels.resize(start + files.size, 0);
+        labels.push(files.read(index, &mut pixels[start..])?);
     }
-    let (mut classes, mut pixels, mut labels) = (Vec::new(), Vec::new(), Vec::new());
-    for (label, (name, class_folder)) in (0u32..).zip(class_folders) {
-        let files = sorted(&class_folder, is_image)?;
-        if files.is_empty() {
-            return Err(Error::format(
-                class_folder,
-                "no images in it (.png, .jpg, .jpeg); add some or remove the folder",
+    Images::new(shape, files.classes, pixels, labels)
+}
+
+/// A folder's images, listed at once and decoded when a [`Loader`](super::Loader) asks for them, on all cores.
+///
+/// Classes are the folders in the folder, in the order of their names, byte by byte (so `10` comes before `9`); images
+/// come class by class, in the order of their files' names. Other files, and names that start with a dot, are passed
+/// over. A file's content decides whether it is PNG or JPEG; orientation tags are obeyed, transparency is dropped, and
+/// an image of another size is stretched to `[H, W]` with a triangle filter, which averages when it shrinks.
+#[derive(Clone, Debug)]
+pub struct Files {
+    shape: [usize; 3],
+    /// Bytes per image.
+    size: usize,
+    classes: Vec<String>,
+    /// Each image's file and label.
+    files: Vec<(PathBuf, u32)>,
+}
+
+impl Files {
+    /// Lists `folder/<class>/<file>`, to be read as images of `shape`, `[C, H, W]`; C is 1 for gray or 3 for RGB.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] if `shape` is not possible. [`Error::Io`] if a folder can't be read. [`Error::Format`], naming
+    /// the folder, if there are no classes, or if one has no images. A broken image comes to light when it is read: an
+    /// [`Error::Io`] or [`Error::Format`] that names its file.
+    pub fn list(folder: impl AsRef<Path>, shape: [usize; 3]) -> Result<Self> {
+        let folder = folder.as_ref();
+        let [channels, height, width] = shape;
+        let (Ok(1..), Ok(1..), Some(size), 1 | 3) =
+            (u32::try_from(height), u32::try_from(width), image_size(shape), channels)
+        else {
+            return Err(Error::argument(
+                "shape",
+                format!("{channels} x {height} x {width} is not one of images; C must be 1 or 3, H and W at least 1"),
             ));
+        };
+        let class_folders = sorted(folder, |path| path.is_dir())?;
+        if class_folders.is_empty() {
+            return Err(Error::format(folder, "no classes in it; make a folder there for each class, with its images"));
         }
-        for (_, file) in &files {
-            let mut picture = decode(file)?;
-            if (picture.width(), picture.height()) != (w, h) {
-                picture = picture.resize_exact(w, h, FilterType::Triangle);
+        let (mut classes, mut files) = (Vec::new(), Vec::new());
+        for (label, (name, class_folder)) in (0u32..).zip(class_folders) {
+            let found = sorted(&class_folder, is_image)?;
+            if found.is_empty() {
+                return Err(Error::format(
+                    class_folder,
+                    "no images in it (.png, .jpg, .jpeg); add some or remove the folder",
+                ));
             }
-            if channels == 1 {
-                pixels.extend_from_slice(picture.into_luma8().as_raw());
-            } else {
-                let rgb = picture.into_rgb8();
-                pixels.reserve(size);
-                for channel in 0..3 {
-                    pixels.extend(rgb.pixels().map(|pixel| pixel.0[channel]));
-                }
-            }
-            labels.push(label);
+            files.extend(found.into_iter().map(|(_, file)| (file, label)));
+            classes.push(name);
         }
-        classes.push(name);
+        Ok(Self { shape, size, classes, files })
     }
-    Images::new(shape, classes, pixels, labels)
+
+    /// The file of image `index`, if there are that many.
+    pub fn path(&self, index: usize) -> Option<&Path> {
+        self.files.get(index).map(|(path, _)| path.as_path())
+    }
+}
+
+impl Source for Files {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn read(&self, index: usize, pixels: &mut [u8]) -> Result<u32> {
+        check_len(self.size, pixels)?;
+        let Some((file, label)) = self.files.get(index) else {
+            return Err(past_the_end(index, self.files.len()));
+        };
+        let mut picture = decode(file)?;
+        // Both fit, as `list` has seen.
+        let [channels, h, w] = self.shape.map(|side| side as u32);
+        if (picture.width(), picture.height()) != (w, h) {
+            picture = picture.resize_exact(w, h, FilterType::Triangle);
+        }
+        if channels == 1 {
+            pixels.copy_from_slice(picture.into_luma8().as_raw());
+        } else {
+            let rgb = picture.into_rgb8();
+            for (channel, plane) in pixels.chunks_exact_mut(self.size / 3).enumerate() {
+                plane.iter_mut().zip(rgb.pixels()).for_each(|(value, pixel)| *value = pixel.0[channel]);
+            }
+        }
+        Ok(*label)
+    }
+
+    fn threads(&self) -> usize {
+        cores()
+    }
 }
 
 /// What `wanted` picks from a folder, with names, sorted by name.

@@ -2,7 +2,8 @@
 //!
 //! [`idx`] reads MNIST's files, [`digits`] draws handwriting-like digits without any file, [`folder`] reads a folder of
 //! image files by class. Each gives an [`Images`]. [`order`] says which images make up which batch, from the step
-//! number alone. Nothing here touches a device.
+//! number alone. [`Images::store`] keeps a whole set on the device; for one that does not fit there, [`loader`] prepares
+//! batches ahead, from memory or from files decoded on demand.
 //!
 //! ```
 //! use shadegrad::data::{Order, digits};
@@ -23,9 +24,11 @@
 pub mod digits;
 pub mod folder;
 pub mod idx;
+pub mod loader;
 pub mod order;
 mod store;
 
+pub use loader::{Batch, Loader, Source};
 pub use order::Order;
 pub use store::Store;
 
