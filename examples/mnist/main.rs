@@ -162,8 +162,8 @@ fn load(args: &Args) -> Result<(Images, Images, u64)> {
             Ok((train, test, args.epochs.unwrap_or(3)))
         }
         None => {
-            let mut train = digits::draw(24_000, args.seed)?;
-            let test = train.split_off(20_000)?;
+            let mut train = digits::draw(20_000, args.seed)?;
+            let test = train.split_off(16_000)?;
             Ok((train, test, args.epochs.unwrap_or(2)))
         }
     }
