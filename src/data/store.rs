@@ -9,7 +9,7 @@ use crate::graph::{Param, Role};
 pub struct Store {
     /// The bytes `[N, C, H, W]`, four to a u32 word, lowest first.
     pub pixels: Param,
-    /// The labels, u32 [N].
+    /// The labels, u32 `[N]`.
     pub labels: Param,
     /// `[C, H, W]`.
     pub shape: [usize; 3],
