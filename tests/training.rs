@@ -208,3 +208,16 @@ fn a_state_dict_moves_between_networks_and_programs_share_weights_in_place() -> 
     assert!(message.contains("fc.bias"), "{message}");
     Ok(())
 }
+
+#[test]
+fn every_run_draws_anew_with_or_without_an_optimizer() -> Result<()> {
+    let gpu = Gpu::new()?;
+    let g = Graph::new();
+    let y = g.full([256], 1.0).dropout(0.5);
+    let program = gpu.compile(&g.function([&y]))?;
+    let draw = || program.run().and_then(|()| program.read(&y));
+    let (first, second) = (draw()?, draw()?);
+    assert_ne!(first, second);
+    assert!(first.iter().all(|v| *v == 0.0 || *v == 2.0));
+    Ok(())
+}

@@ -6,6 +6,7 @@ use super::sanitize::Sanitizer;
 use super::{Gpu, Readback, lock};
 use crate::graph::plan::{Memory, Plan, Port, Region, params};
 use crate::graph::{DType, Function, Param, Place, Tensor};
+use crate::ops::ticking;
 use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -46,6 +47,7 @@ impl Dispatch {
 impl Program {
     pub(super) fn new(gpu: &Gpu, function: &Function) -> Result<Program> {
         function.graph.error()?;
+        let function = &ticking(function);
         let params = params(function);
         gpu.place(&params)?;
         let mut slabs = HashMap::new();

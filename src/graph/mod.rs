@@ -214,7 +214,7 @@ impl Graph {
         self.leaf(Source::Constant(words), desc)
     }
 
-    /// The state of the graph's random numbers, u32 [2]: seed and step. A program that uses it counts the step up
+    /// The state of the graph's random numbers, u32 `[2]`: seed and step. A program that uses it counts the step up
     /// at its end, so that every run draws anew.
     pub fn random(&self) -> Tensor {
         if let Some((_, value)) = &self.inner().random {

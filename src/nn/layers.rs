@@ -13,7 +13,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// With a bias; weight [outputs, inputs] and bias [outputs] uniform within `1 / sqrt(inputs)`.
+    /// With a bias; weight [outputs, inputs] and bias `[outputs]` uniform within `1 / sqrt(inputs)`.
     pub fn new(inputs: usize, outputs: usize) -> Self {
         let bound = bound(inputs);
         let weight = uniform("weight", &[outputs, inputs], bound);
@@ -55,7 +55,7 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// A square kernel, stride 1, no padding, with a bias; weight [outputs, inputs, kernel, kernel] and bias [outputs]
+    /// A square kernel, stride 1, no padding, with a bias; weight [outputs, inputs, kernel, kernel] and bias `[outputs]`
     /// uniform within `1 / sqrt(inputs kernel^2)`.
     pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Self {
         Self::with_kernel(inputs, outputs, [kernel; 2], 1)

@@ -375,7 +375,7 @@ impl Tensor {
         op.of([self, weight])
     }
 
-    /// [`Tensor::conv2d`] plus a bias [out] for each output channel.
+    /// [`Tensor::conv2d`] plus a bias `[out]` for each output channel.
     #[track_caller]
     pub fn conv2d_bias(&self, weight: &Tensor, bias: &Tensor, options: &Conv2dOptions) -> Tensor {
         let op = Conv2d { kind: Kind::Forward, options: options.clone(), result: None };

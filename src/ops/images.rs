@@ -75,7 +75,7 @@ impl Op for Batch {
 }
 
 impl Tensor {
-    /// A batch f32 [B, C, H, W] of the images that `indices` (u32 [B]) name, from bytes `[N, C, H, W]` packed four to a
+    /// A batch f32 [B, C, H, W] of the images that `indices` (u32 `[B]`) name, from bytes `[N, C, H, W]` packed four to a
     /// u32 word, lowest byte first.
     #[track_caller]
     pub fn image_batch(&self, indices: &Tensor, rule: &ImageBatch) -> Tensor {

@@ -47,7 +47,7 @@ impl CrossEntropy {
         self
     }
 
-    /// A weight for each class, f32 [classes].
+    /// A weight for each class, f32 `[classes]`.
     pub fn weight(mut self, weight: &Tensor) -> Self {
         self.weight = Some(weight.clone());
         self

@@ -4,7 +4,7 @@ use super::gemm::{self, Extents};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor, View};
 use crate::shader;
 
-/// `a x b` over the last two axes, each transposed first if so marked, plus a bias [N] where there is a third input;
+/// `a x b` over the last two axes, each transposed first if so marked, plus a bias `[N]` where there is a third input;
 /// leading axes are batches that broadcast.
 #[derive(Debug)]
 struct Matmul {
@@ -147,7 +147,7 @@ impl Tensor {
         self.graph().push1(op, &with_bias(self, other, bias))
     }
 
-    /// `x W' + b`: x [..., in], weight [out, in], bias [out] -> [..., out].
+    /// `x W' + b`: x [..., in], weight [out, in], bias `[out]` -> [..., out].
     #[track_caller]
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         if self.rank() == 1 {

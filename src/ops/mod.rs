@@ -34,4 +34,4 @@ pub use images::ImageBatch;
 pub use loss::{CrossEntropy, Reduction};
 pub use movement::PadMode;
 pub use pool::Window;
-pub(crate) use random::Tick;
+pub(crate) use random::ticking;

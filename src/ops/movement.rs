@@ -294,7 +294,7 @@ impl Tensor {
         padded
     }
 
-    /// The slices of `dim` that `index` (u32 [K]) names, in its order.
+    /// The slices of `dim` that `index` (u32 `[K]`) names, in its order.
     #[track_caller]
     pub fn index_select(&self, dim: isize, index: &Tensor) -> Tensor {
         match self.desc().shape.axis(dim) {

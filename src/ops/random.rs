@@ -1,6 +1,7 @@
 //! Random numbers: dropout, and the counter that makes every run draw anew.
 
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Param, Pointwise, Tensor, float};
+use crate::graph::{Function, plan::params};
 use crate::shader;
 
 /// `x` times a mask of 0 and `1 / (1 - p)`; the mask is a function of (seed, step, salt, element) and is never stored.
@@ -41,7 +42,7 @@ impl Op for Dropout {
 
 /// Counts the step of the graph's random state up.
 #[derive(Debug)]
-pub(crate) struct Tick(pub Param);
+struct Tick(Param);
 
 impl Op for Tick {
     fn name(&self) -> &'static str {
@@ -58,6 +59,17 @@ impl Op for Tick {
 
     fn state(&self) -> Vec<Param> {
         vec![self.0.clone()]
+    }
+}
+
+/// `function`, counting the step of its random numbers up at its end if it draws any.
+pub(crate) fn ticking(function: &Function) -> Function {
+    match function.graph.random_state() {
+        Some(random) if params(function).contains(&random) => {
+            let tick = function.graph.update(Tick(random), &[]);
+            function.clone().update(tick)
+        }
+        _ => function.clone(),
     }
 }
 

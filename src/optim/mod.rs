@@ -11,7 +11,6 @@ pub use kinds::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 pub use schedule::Schedule;
 
 use crate::graph::{Function, Graph, Param, Role, Source, Tensor};
-use crate::ops::Tick;
 
 impl Graph {
     /// What one training step computes: the loss (the first output), its gradients with respect to every weight that
@@ -45,11 +44,7 @@ impl Graph {
     /// Adds to `function` an optimizer's update of these weights by these gradients.
     #[track_caller]
     pub fn apply(&self, function: Function, pairs: &[(Param, Tensor)], optimizer: impl Into<Optimizer>) -> Function {
-        let mut function = step::add(self, function, pairs, &optimizer.into());
-        if let Some(random) = self.random_state() {
-            function = function.update(self.update(Tick(random), &[]));
-        }
-        function
+        step::add(self, function, pairs, &optimizer.into())
     }
 
     /// The weights that `loss` depends on, in the order in which they were made.

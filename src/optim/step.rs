@@ -71,7 +71,7 @@ fn hyper(o: &Optimizer) -> [f32; 9] {
     [o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, limit, o.lr_decay, 1.0 - o.beta1, 1.0 - o.beta2].map(|v| v as f32)
 }
 
-/// The norm of all gradients together, f32 [1].
+/// The norm of all gradients together, f32 `[1]`.
 fn norm(graph: &Graph, grads: &[&Tensor]) -> Tensor {
     let total: usize = grads.iter().map(|g| g.elements().next_multiple_of(64)).sum();
     if total <= MOST {
