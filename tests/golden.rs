@@ -34,6 +34,11 @@ fn vulkan_with_third_kernels() {
 }
 
 #[test]
+fn vulkan_under_the_sanitizer() {
+    check(" (vulkan, sanitizer)", "vulkan", Options { sanitize: true, ..Options::default() });
+}
+
+#[test]
 fn gl() {
     check(" (gl)", "gl", Options::default());
 }
