@@ -1,23 +1,7 @@
 // Convolution as an implicit matrix product: for each group, weights [CO, CI KH KW] x patches [CI KH KW, N HO WO].
 // include: grid.wgsl
 // include: gemm.wgsl
-
-const GROUPS = 1u;
-const CI = 1u; // input channels of a group
-const CO = 1u; // output channels of a group
-const H = 1u;
-const W = 1u;
-const HO = 1u;
-const WO = 1u;
-const KH = 1u;
-const KW = 1u;
-const SH = 1u; // stride
-const SW = 1u;
-const DH = 1u; // dilation
-const DW = 1u;
-const PH = 0u; // padding before
-const PW = 0u;
-const FLIP = 0u; // 1: convolution in the mathematical sense, the kernel flipped; 0: cross-correlation
+// include: conv2d.wgsl
 
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [batch, GROUPS CI, H, W]
 @group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS CO, CI, KH, KW]

@@ -2,22 +2,8 @@
 // it loads a stretch of an input row once and uses it for every tap of the kernel's row, and the lanes share the loads
 // of the weights through a shuffle. The gradient of the input at stride 1 is the same with the weights transposed.
 // include: grid.wgsl
+// include: conv2d.wgsl
 
-const GROUPS = 1u;
-const CI = 1u; // input channels of a group
-const CO = 1u; // output channels of a group
-const H = 1u;
-const W = 1u;
-const HO = 1u;
-const WO = 1u;
-const KH = 1u;
-const KW = 1u;
-const SH = 1u; // stride
-const SW = 1u;
-const DH = 1u; // dilation
-const DW = 1u;
-const PH = 0u; // padding before
-const PW = 0u;
 const BATCH = 1u;
 const W_OUT = 1u; // elements between neighbouring output channels, input channels, rows and columns of the weights;
 const W_IN = 1u;  // negative ones wrap around

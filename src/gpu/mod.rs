@@ -33,6 +33,8 @@ struct Shared {
     caps: Caps,
     checked: bool,
     pipelines: Pipelines,
+    /// Buffers that read-backs go through, waiting for the next one.
+    staging: Mutex<Vec<wgpu::Buffer>>,
     /// The driver's words, once it has reported the device lost.
     lost: Arc<Mutex<Option<String>>>,
 }
@@ -75,7 +77,7 @@ impl Gpu {
         let caps = adapter::caps(&device, &info, options);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let (checked, pipelines) = (options.checked, Pipelines::default());
-        Gpu(Arc::new(Shared { id, device, queue, info, caps, checked, pipelines, lost }))
+        Gpu(Arc::new(Shared { id, device, queue, info, caps, checked, pipelines, staging: Mutex::default(), lost }))
     }
 
     /// The device.

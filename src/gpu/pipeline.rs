@@ -111,9 +111,7 @@ impl Gpu {
             Pipeline { pipeline, layout }
         });
         made.map_err(|error| match error {
-            Error::Device { message, .. } => {
-                Error::Shader { shader: format!("{name} ({})", key.entry), message: with_lines(&message, &key.text) }
-            }
+            Error::Device { message, .. } => Error::Shader { shader: format!("{name} ({})", key.entry), message },
             other => other,
         })
     }
@@ -131,10 +129,4 @@ impl Gpu {
         // their loops end.
         unsafe { self.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }
-}
-
-/// A compiler's message, and the specialised source in the log for whoever has to read it.
-fn with_lines(message: &str, text: &str) -> String {
-    log::debug!("{text}");
-    message.to_string()
 }

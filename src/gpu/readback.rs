@@ -19,12 +19,7 @@ impl Gpu {
     pub(super) fn fetch(&self, buffer: &wgpu::Buffer, offset: u64, bytes: usize) -> Result<Readback> {
         let size = (bytes as u64).next_multiple_of(8).max(8);
         self.guarded("reading back", || {
-            let staging = self.device().create_buffer(&wgpu::BufferDescriptor {
-                label: Some("read-back"),
-                size,
-                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
+            let staging = self.staging(size);
             let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes as u64);
             self.queue().submit([encoder.finish()]);
@@ -35,6 +30,25 @@ impl Gpu {
         })
     }
 }
+
+impl Gpu {
+    /// A buffer to read through: one that a former read-back has given back, or a new one.
+    fn staging(&self, size: u64) -> wgpu::Buffer {
+        let mut free = lock(&self.0.staging);
+        match free.iter().position(|buffer| buffer.size() == size) {
+            Some(at) => free.swap_remove(at),
+            None => self.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read-back"),
+                size,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            }),
+        }
+    }
+}
+
+/// Buffers kept for read-backs to come; a training loop needs two or three.
+const KEPT: usize = 16;
 
 impl Readback {
     /// The data, if it has arrived.
@@ -57,8 +71,15 @@ impl Readback {
             None => return Err(failed("the data did not arrive".into())),
         }
         let view = self.staging.slice(..).get_mapped_range().map_err(|e| failed(e.to_string()))?;
-        let words: &[u32] = bytemuck::cast_slice(&view);
-        Ok(words[..self.words].to_vec())
+        let mut words: Vec<u32> = bytemuck::pod_collect_to_vec(&view);
+        words.truncate(self.words);
+        drop(view);
+        self.staging.unmap();
+        let mut free = lock(&self.gpu.0.staging);
+        if free.len() < KEPT {
+            free.push(self.staging);
+        }
+        Ok(words)
     }
 
     /// Waits for f32 values.

@@ -49,11 +49,9 @@ impl Graph {
             let leaving = op.grad(&Backward { inputs: &inputs, outputs: &outputs, grads: &arriving });
             for (input, grad) in inputs.iter().zip(leaving) {
                 if let (Some(grad), true) = (grad, needed[input.value().node]) {
-                    debug_assert!(
-                        self.failed() || grad.shape() == input.shape(),
-                        "{}: {grad:?} for {input:?}",
-                        op.name()
-                    );
+                    if grad.shape() != input.shape() {
+                        self.fail(op.name(), format!("its gradient rule gave {} for {}", grad.desc(), input.desc()));
+                    }
                     accumulate(&mut grads, input.value(), grad);
                 }
             }

@@ -12,7 +12,8 @@ use crate::{Error, Result, shader};
 use std::collections::HashMap;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 4] = [shader!("math.wgsl"), shader!("random.wgsl"), shader!("grid.wgsl"), shader!("gemm.wgsl")];
+const LIBRARY: [Shader; 5] =
+    [shader!("math.wgsl"), shader!("random.wgsl"), shader!("grid.wgsl"), shader!("gemm.wgsl"), shader!("conv2d.wgsl")];
 
 /// The WGSL of a kernel.
 pub fn specialise(kernel: &Kernel) -> Result<String> {
