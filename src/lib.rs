@@ -17,3 +17,8 @@ pub use error::{Error, Result};
 pub use gpu::{Gpu, Program};
 pub use graph::{DType, Function, Graph, Param, Shape, Tensor};
 pub use wgpu;
+
+/// The README's code, kept compiling.
+#[cfg(all(doctest, feature = "data"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
