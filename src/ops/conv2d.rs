@@ -215,7 +215,7 @@ impl Conv2d {
         }
         let (sw, dw) = (self.options.stride[1], self.options.dilation[1]);
         let lanes = gemm::lanes(caps);
-        let (channels, pixels) = block(d.co, d.out[1], kw, sw, dw, lanes)?;
+        let (channels, pixels) = block(most_channels(&d), d.co, d.out[1], kw, sw, dw, lanes)?;
         let turn = |stride: usize| if flip { (stride as u32).wrapping_neg() } else { stride as u32 };
         let tiles = (d.batch * d.out[0] * d.out[1].div_ceil(pixels)).div_ceil(8);
         let mut kernel = self
@@ -245,7 +245,8 @@ impl Conv2d {
         let [kh, kw] = d.kernel;
         let lanes = gemm::lanes(caps);
         let pixels = [8, 7, 6, 5, 4].into_iter().min_by_key(|p| (d.out[1].div_ceil(*p) * p, 8 - p))?;
-        let channels = [16, 8, 4, 2, 1].into_iter().find(|c| c * kw <= 96 && (*c == 1 || *c < 2 * d.co))?;
+        let fits = |c: &usize| c * kw <= 96 && *c <= 2 * most_channels(d) && *c < 2 * d.co;
+        let channels = [16, 8, 4, 2, 1].into_iter().find(|c| *c == 1 || fits(c))?;
         if channels * kw > 96 || pixels * self.options.stride[1] + kw * self.options.dilation[1] > 64 {
             return None;
         }
@@ -272,10 +273,24 @@ fn with_bias(kernel: Kernel) -> Kernel {
     kernel.replace(name, text)
 }
 
-/// Channels and pixels per lane: the block with the least work for each useful product, within the registers.
-fn block(co: usize, width: usize, kw: usize, stride: usize, dilation: usize, lanes: usize) -> Option<(usize, usize)> {
+/// Output channels that a lane may own. With one input channel the inner loop is so short that a large block saves
+/// nothing, but the driver has to compile it.
+fn most_channels(d: &Dims) -> usize {
+    if d.ci == 1 { 4 } else { 16 }
+}
+
+/// Channels (up to `most`) and pixels per lane: the block with the least work for each useful product, within the registers.
+fn block(
+    most: usize,
+    co: usize,
+    width: usize,
+    kw: usize,
+    stride: usize,
+    dilation: usize,
+    lanes: usize,
+) -> Option<(usize, usize)> {
     let mut best: Option<(f64, (usize, usize))> = None;
-    for channels in [1, 2, 4, 8, 12, 16] {
+    for channels in [1, 2, 4, 8, 12, 16].into_iter().filter(|c| *c <= most) {
         for pixels in [1, 2, 4, 7, 8, 14, 16] {
             let span = (pixels - 1) * stride + (kw - 1) * dilation + 1;
             if channels * pixels > 112 || channels * pixels * kw > 1200 || span > 64 {
