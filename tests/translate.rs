@@ -6,7 +6,7 @@
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use shadegrad::graph::plan::Plan;
-use shadegrad::graph::{Caps, Place, wgsl};
+use shadegrad::graph::{Caps, Place};
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::{Conv2dOptions, CrossEntropy, ImageBatch, PadMode, Window};
 use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
@@ -208,9 +208,8 @@ fn shaders() -> BTreeMap<String, (String, &'static str)> {
                 };
                 let plan = Plan::new(&function, &caps, &place).unwrap_or_else(|e| panic!("{name} on {kind}: {e}"));
                 for step in plan.steps {
-                    let text = wgsl::specialise(&step.kernel).unwrap_or_else(|e| panic!("{name} on {kind}: {e}"));
-                    found
-                        .insert(text, (format!("{} for {name} on {kind}", step.kernel.shader.name), step.kernel.entry));
+                    let title = format!("{} for {name} on {kind}", step.kernel.shader.name);
+                    found.insert(step.source, (title, step.kernel.entry));
                 }
             }
         }

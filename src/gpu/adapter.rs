@@ -20,6 +20,9 @@ pub struct Options {
     /// Run programs under the sanitizer (see [`Program::run`](super::Program::run)): far slower, for testing kernels.
     /// Also set by the environment variable `SHADEGRAD_SANITIZE=1`.
     pub sanitize: bool,
+    /// Whether heavy kernels read their operands through textures (see [`crate::graph::mirror`]); by default they do on
+    /// CPU adapters.
+    pub mirrors: Option<bool>,
     /// Take the n-th candidate kernel of each op instead of the preferred one (for tests and benchmarks).
     pub candidate: Option<usize>,
 }
@@ -119,6 +122,8 @@ pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Op
     let limits = device.limits();
     let same = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
     let subgroups = device.features().contains(wgpu::Features::SUBGROUP) && same;
+    let cpu = info.device_type == wgpu::DeviceType::Cpu;
+    let mirrors = if options.mirrors.unwrap_or(cpu) { limits.max_storage_textures_per_shader_stage } else { 0 };
     Caps {
         storage_buffers: limits.max_storage_buffers_per_shader_stage.min(16) as usize,
         invocations: limits.max_compute_invocations_per_workgroup,
@@ -128,7 +133,8 @@ pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Op
         buffer: limits.max_buffer_size,
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         subgroup: subgroups.then_some(info.subgroup_min_size),
-        cpu: info.device_type == wgpu::DeviceType::Cpu,
+        cpu,
+        mirrors: mirrors as usize,
         candidate: options.candidate.unwrap_or(0),
         guard: if options.sanitize { sanitize::GUARD_BYTES } else { 0 },
     }

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod memory;
+mod mirror;
 mod pipeline;
 mod profile;
 mod program;

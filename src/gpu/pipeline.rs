@@ -1,19 +1,52 @@
 //! Shader modules and pipelines, compiled in parallel and kept.
 
-use super::{Gpu, lock};
-use crate::graph::plan::Step;
-use crate::graph::wgsl;
+use super::{Gpu, lock, mirror};
+use crate::graph::mirror::Texel;
+use crate::graph::plan::{Plan, Step};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What a pipeline is made from: text, entry point, and which bindings are written.
+/// What a pipeline is made from: text, entry point, and what its bindings are.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     text: String,
     entry: &'static str,
-    writes: Vec<bool>,
+    bindings: Vec<Kind>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Buffer { read_only: bool },
+    Texture(Texel),
+}
+
+impl Kind {
+    fn ty(self) -> wgpu::BindingType {
+        match self {
+            Kind::Buffer { read_only } => wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Storage { read_only },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            Kind::Texture(texel) => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::ReadOnly,
+                format: mirror::format(texel),
+                view_dimension: wgpu::TextureViewDimension::D2,
+            },
+        }
+    }
+}
+
+impl Key {
+    fn new(step: &Step, plan: &Plan) -> Key {
+        let bindings = step.bindings.iter().map(|binding| match binding.mirror {
+            Some(texture) => Kind::Texture(plan.textures[texture].texel),
+            None => Kind::Buffer { read_only: !binding.writes },
+        });
+        Key { text: step.source.clone(), entry: step.kernel.entry, bindings: bindings.collect() }
+    }
 }
 
 type Made = (Key, Arc<Pipeline>);
@@ -29,13 +62,9 @@ pub(super) struct Pipeline {
 
 impl Gpu {
     /// The pipelines of a program's steps; those not made before are created on all cores.
-    pub(super) fn pipelines(&self, steps: &[Step]) -> Result<Vec<Arc<Pipeline>>> {
-        let mut keys = Vec::new();
-        for step in steps {
-            let text = wgsl::specialise(&step.kernel)?;
-            let writes = step.bindings.iter().map(|(_, writes)| *writes).collect();
-            keys.push((Key { text, entry: step.kernel.entry, writes }, step.kernel.shader.name));
-        }
+    pub(super) fn pipelines(&self, plan: &Plan) -> Result<Vec<Arc<Pipeline>>> {
+        let keys: Vec<(Key, &'static str)> =
+            plan.steps.iter().map(|step| (Key::new(step, plan), step.kernel.shader.name)).collect();
         let mut missing: Vec<&(Key, &'static str)> = Vec::new();
         {
             let known = lock(&self.0.pipelines.0);
@@ -76,17 +105,13 @@ impl Gpu {
         let made = self.guarded(name, || {
             let module = self.module(name, &key.text);
             let entries: Vec<_> = key
-                .writes
+                .bindings
                 .iter()
                 .enumerate()
-                .map(|(binding, &writes)| wgpu::BindGroupLayoutEntry {
+                .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
                     binding: binding as u32,
                     visibility: wgpu::ShaderStages::COMPUTE,
-                    ty: wgpu::BindingType::Buffer {
-                        ty: wgpu::BufferBindingType::Storage { read_only: !writes },
-                        has_dynamic_offset: false,
-                        min_binding_size: None,
-                    },
+                    ty: kind.ty(),
                     count: None,
                 })
                 .collect();

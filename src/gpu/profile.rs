@@ -1,7 +1,7 @@
 //! Where a program's time goes: the time of each of its dispatches.
 
 use super::Program;
-use super::program::Dispatch;
+use super::program::{Dispatch, record};
 use crate::{Error, Result};
 use std::fmt;
 use std::time::Instant;
@@ -137,6 +137,7 @@ impl Program {
                 });
                 let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 for (dispatch, first) in dispatches.iter().zip((0..).step_by(2)) {
+                    dispatch.prepare(&mut encoder);
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                         label: None,
                         timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
@@ -162,25 +163,20 @@ impl Program {
     /// One run with a submit and a wait per dispatch.
     fn by_host(&self) -> Result<Vec<f64>> {
         let gpu = self.gpu();
-        let timed = |dispatch: Option<&Dispatch>| {
+        let timed = |dispatches: &[Dispatch]| {
             let start = Instant::now();
             gpu.guarded("timing a dispatch", || {
                 let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    if let Some(dispatch) = dispatch {
-                        dispatch.record(&mut pass);
-                    }
-                }
+                record(dispatches, &mut encoder);
                 gpu.queue().submit([encoder.finish()]);
             })?;
             gpu.wait()?;
             Ok(start.elapsed().as_secs_f64() * 1e6)
         };
-        let mut empty = (0..REPEATS).map(|_| timed(None)).collect::<Result<Vec<f64>>>()?;
+        let mut empty = (0..REPEATS).map(|_| timed(&[])).collect::<Result<Vec<f64>>>()?;
         empty.sort_by(f64::total_cmp);
         let empty = empty[REPEATS / 2];
-        self.dispatches.iter().map(|dispatch| Ok((timed(Some(dispatch))? - empty).max(0.0))).collect()
+        self.dispatches.chunks(1).map(|dispatch| Ok((timed(dispatch)? - empty).max(0.0))).collect()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Compiled graphs: recorded once, played again and again.
 
 use super::memory::Slab;
+use super::mirror::Mirror;
 use super::pipeline::Pipeline;
 use super::sanitize::Sanitizer;
 use super::{Gpu, Readback, lock};
-use crate::graph::plan::{Memory, Plan, Port, Region, params};
+use crate::graph::mirror::Texture;
+use crate::graph::plan::{Binding, Memory, Plan, Port, Region, Step, params};
 use crate::graph::{DType, Function, Param, Place, Tensor};
 use crate::ops::ticking;
 use crate::{Error, Result};
@@ -21,6 +23,7 @@ pub struct Program {
     graph: u64,
     pub(super) plan: Plan,
     buffers: Vec<wgpu::Buffer>,
+    textures: Vec<wgpu::Texture>,
     pub(super) dispatches: Vec<Dispatch>,
     pub(super) params: Vec<Param>,
     settings: Vec<(String, Param, usize)>,
@@ -33,9 +36,24 @@ pub(super) struct Dispatch {
     pipeline: Arc<Pipeline>,
     bindings: wgpu::BindGroup,
     grid: [u32; 3],
+    mirrors: Vec<Mirror>,
+}
+
+/// Records dispatches: one pass, interrupted where operands must be copied into textures.
+pub(super) fn record(dispatches: &[Dispatch], encoder: &mut wgpu::CommandEncoder) {
+    for run in dispatches.chunk_by(|_, next| next.mirrors.is_empty()) {
+        run.iter().for_each(|dispatch| dispatch.prepare(encoder));
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        run.iter().for_each(|dispatch| dispatch.record(&mut pass));
+    }
 }
 
 impl Dispatch {
+    /// Records the copies that it reads.
+    pub(super) fn prepare(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.mirrors.iter().for_each(|mirror| mirror.copy(encoder));
+    }
+
     pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline.pipeline);
         pass.set_bind_group(0, &self.bindings, &[]);
@@ -59,7 +77,7 @@ impl Program {
         }
         let place = |param: &Param| places[&param.id()];
         let plan = Plan::new(function, gpu.caps(), &place)?;
-        let pipelines = gpu.pipelines(&plan.steps)?;
+        let pipelines = gpu.pipelines(&plan)?;
         let sanitizer = if gpu.caps().guard > 0 { Some(Sanitizer::new(&plan.steps)?) } else { None };
         let mut buffers = Vec::new();
         for buffer in &plan.buffers {
@@ -69,11 +87,13 @@ impl Program {
             }
             buffers.push(made);
         }
+        let textures = plan.textures.iter().map(|texture| gpu.texture(texture)).collect::<Result<_>>()?;
         let mut program = Program {
             gpu: gpu.clone(),
             graph: function.graph.id(),
             plan,
             buffers,
+            textures,
             dispatches: Vec::new(),
             params,
             settings: function.settings.clone(),
@@ -87,21 +107,32 @@ impl Program {
     }
 
     fn bind(&self, pipelines: Vec<Arc<Pipeline>>) -> Vec<Dispatch> {
-        let bind = |(pipeline, step): (Arc<Pipeline>, &crate::graph::plan::Step)| {
-            let entries: Vec<wgpu::BindGroupEntry<'_>> = step
-                .bindings
-                .iter()
-                .enumerate()
-                .map(|(n, (region, _))| wgpu::BindGroupEntry { binding: n as u32, resource: self.resource(region) })
-                .collect();
+        let views: Vec<_> = self.textures.iter().map(|texture| texture.create_view(&Default::default())).collect();
+        let bind = |(pipeline, step): (Arc<Pipeline>, &Step)| {
+            let resource = |(n, binding): (usize, &Binding)| wgpu::BindGroupEntry {
+                binding: n as u32,
+                resource: match binding.mirror {
+                    Some(texture) => wgpu::BindingResource::TextureView(&views[texture]),
+                    None => wgpu::BindingResource::Buffer(self.stretch(&binding.region)),
+                },
+            };
+            let entries: Vec<wgpu::BindGroupEntry<'_>> = step.bindings.iter().enumerate().map(resource).collect();
             let bindings = self.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&step.label),
                 layout: &pipeline.layout,
                 entries: &entries,
             });
-            Dispatch { pipeline, bindings, grid: step.kernel.grid }
+            let mirrors = step.bindings.iter().filter_map(|binding| self.mirror(binding)).collect();
+            Dispatch { pipeline, bindings, grid: step.kernel.grid, mirrors }
         };
         pipelines.into_iter().zip(&self.plan.steps).map(bind).collect()
+    }
+
+    fn mirror(&self, binding: &Binding) -> Option<Mirror> {
+        let texture = self.textures[binding.mirror?].clone();
+        let stretch = self.stretch(&binding.region);
+        let bytes = stretch.size.map_or(0, std::num::NonZeroU64::get);
+        Some(Mirror { buffer: stretch.buffer.clone(), offset: stretch.offset, bytes, texture })
     }
 
     pub(super) fn memory(&self, memory: Memory) -> &wgpu::Buffer {
@@ -111,16 +142,12 @@ impl Program {
         }
     }
 
-    fn resource(&self, region: &Region) -> wgpu::BindingResource<'_> {
+    fn stretch(&self, region: &Region) -> wgpu::BufferBinding<'_> {
         let buffer = self.memory(region.memory);
         let whole = region.bytes == usize::MAX;
         let guard = self.gpu.caps().guard as u64;
         let size = (!whole).then(|| (region.bytes as u64).next_multiple_of(16).max(16) + guard);
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer,
-            offset: region.offset as u64,
-            size: size.and_then(std::num::NonZeroU64::new),
-        })
+        wgpu::BufferBinding { buffer, offset: region.offset as u64, size: size.and_then(std::num::NonZeroU64::new) }
     }
 
     fn port<'a>(&self, ports: &'a [Port], tensor: &Tensor, what: &str) -> Result<&'a Port> {
@@ -175,12 +202,10 @@ impl Program {
         Ok(self)
     }
 
-    /// Records the program into an encoder of the caller's, as one compute pass; submits nothing.
+    /// Records the program into an encoder of the caller's; submits nothing. It is one compute pass, but on adapters
+    /// where operands are read through textures (see [`crate::graph::mirror`]).
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for dispatch in &self.dispatches {
-            dispatch.record(&mut pass);
-        }
+        record(&self.dispatches, encoder);
     }
 
     /// Runs once: records and submits. Returns as soon as the work is queued, or when an earlier run is done if
@@ -243,7 +268,8 @@ impl Program {
 
     /// Bytes of device memory that it holds beside the parameters.
     pub fn bytes(&self) -> u64 {
-        self.buffers.iter().map(wgpu::Buffer::size).sum()
+        let textures = self.plan.textures.iter().map(Texture::bytes).sum::<usize>();
+        self.buffers.iter().map(wgpu::Buffer::size).sum::<u64>() + textures as u64
     }
 }
 

@@ -11,12 +11,13 @@
 //! A write or read further away than a guard is long goes unseen, and so does a read past the end of a parameter,
 //! whose neighbour in the slab follows it.
 
+use super::program::record;
 use super::{Gpu, Program};
-use crate::graph::plan::{Memory, Region, Step};
-use crate::graph::{Arg, DType, Param, wgsl};
+use crate::graph::plan::{Binding, Memory, Region, Step};
+use crate::graph::{Arg, DType, Param};
 use crate::{Error, Result};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, ScalarKind, TypeInner};
+use naga::{AddressSpace, ImageClass, ScalarKind, StorageFormat, TypeInner};
 use std::ops::Range;
 
 /// Bytes of a guard: four elements for each of the 256 invocations that a rounded-up grid may have too many.
@@ -57,7 +58,7 @@ impl Sanitizer {
 /// The layouts of a step's bindings, from the text of its kernel.
 fn layouts(step: &Step) -> Result<Vec<Layout>> {
     let fail = |message: String| Error::Shader { shader: step.kernel.shader.name.into(), message };
-    let module = naga::front::wgsl::parse_str(&wgsl::specialise(&step.kernel)?).map_err(|e| fail(e.to_string()))?;
+    let module = naga::front::wgsl::parse_str(&step.source).map_err(|e| fail(e.to_string()))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
         .validate(&module)
         .map_err(|error| fail(format!("{error:?}")))?;
@@ -67,7 +68,8 @@ fn layouts(step: &Step) -> Result<Vec<Layout>> {
     for (handle, variable) in module.global_variables.iter() {
         let used = !info.get_entry_point(entry)[handle].is_empty();
         let place = variable.binding.as_ref().and_then(|binding| layouts.get_mut(binding.binding as usize));
-        if let (AddressSpace::Storage { .. }, true, Some(layout)) = (variable.space, used, place) {
+        if let (AddressSpace::Storage { .. } | AddressSpace::Handle, true, Some(layout)) = (variable.space, used, place)
+        {
             *layout = Layout::of(&module, variable.ty);
         }
     }
@@ -81,6 +83,14 @@ impl Layout {
             scalar.is_some_and(|scalar| scalar.kind == ScalarKind::Float)
         };
         match module.types[ty].inner {
+            TypeInner::Image { class: ImageClass::Storage { format, .. }, .. } => Layout {
+                words: if matches!(format, StorageFormat::R32Float | StorageFormat::R32Uint | StorageFormat::R32Sint) {
+                    1
+                } else {
+                    4
+                },
+                float: matches!(format, StorageFormat::R32Float | StorageFormat::Rgba32Float),
+            },
             TypeInner::Array { base, stride, .. } => Layout { words: (stride as usize / 4).max(1), float: float(base) },
             _ => Layout { words: 1, float: float(ty) },
         }
@@ -125,8 +135,7 @@ impl Watch<'_> {
     fn dispatch(&self) -> Result<()> {
         self.gpu().guarded("running", || {
             let mut encoder = self.gpu().device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            let dispatch = &self.program.dispatches[self.at];
-            dispatch.record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            record(std::slice::from_ref(&self.program.dispatches[self.at]), &mut encoder);
             self.gpu().queue().submit([encoder.finish()]);
         })
     }
@@ -137,13 +146,13 @@ impl Watch<'_> {
 
     /// The region of binding `n`, if it is an output: written, and no state.
     fn output(&self, n: usize) -> Option<Region> {
-        let (region, writes) = self.step.bindings[n];
+        let Binding { region, writes, .. } = self.step.bindings[n];
         (writes && matches!(region.memory, Memory::Own(_))).then_some(region)
     }
 
     /// Elements of a region, elements that a kernel may touch for binding `n`, and elements with the guard.
     fn extents(&self, n: usize) -> (usize, usize, usize) {
-        let bytes = self.step.bindings[n].0.bytes;
+        let bytes = self.step.bindings[n].region.bytes;
         let padded = bytes.next_multiple_of(16).max(16) / 4;
         let reach = (bytes / 4).next_multiple_of(self.layouts[n].words).min(padded);
         (bytes / 4, reach, padded + self.gpu().caps().guard / 4)
@@ -152,13 +161,13 @@ impl Watch<'_> {
     /// Whether a dispatch of the same candidate writes `region` among these steps.
     fn written(&self, region: Region, steps: Range<usize>) -> bool {
         let steps = self.program.plan.steps[steps].iter().filter(|step| step.unit == self.step.unit);
-        steps.flat_map(|step| &step.bindings).any(|&(other, writes)| writes && other == region)
+        steps.flat_map(|step| &step.bindings).any(|other| other.writes && other.region == region)
     }
 
     /// Fills the guard behind binding `n`, and the output if it is one; gives its contents where an earlier dispatch
     /// of the candidate wrote a part of it.
     fn prepare(&self, n: usize) -> Result<Option<Vec<u32>>> {
-        let region = self.step.bindings[n].0;
+        let region = self.step.bindings[n].region;
         if let Memory::Slab(_) = region.memory {
             return Ok(None);
         }
@@ -192,9 +201,9 @@ impl Watch<'_> {
 
     /// Every slab that this dispatch may write to.
     fn slabs(&self) -> Result<Vec<Snapshot>> {
-        let written = self.step.bindings.iter().filter(|(_, writes)| *writes);
+        let written = self.step.bindings.iter().filter(|binding| binding.writes);
         let mut ids: Vec<u64> = written
-            .filter_map(|(region, _)| match region.memory {
+            .filter_map(|binding| match binding.region.memory {
                 Memory::Slab(id) => Some(id),
                 Memory::Own(_) => None,
             })
@@ -206,7 +215,7 @@ impl Watch<'_> {
 
     /// Examines what was written through binding `n`, an output.
     fn examine(&self, n: usize, before: Option<&[u32]>, slabs: &[Snapshot]) -> Result<()> {
-        let region = self.step.bindings[n].0;
+        let region = self.step.bindings[n].region;
         let (elements, reach, all) = self.extents(n);
         let words = self.read(region, all)?;
         let (inside, guard) = (&words[..elements], &words[reach..]);
@@ -238,7 +247,7 @@ impl Watch<'_> {
 
     /// Whether something that the dispatch read was NaN.
     fn read_nan(&self, slabs: &[Snapshot]) -> Result<bool> {
-        for (&(region, writes), layout) in self.step.bindings.iter().zip(self.layouts) {
+        for (&Binding { region, writes, .. }, layout) in self.step.bindings.iter().zip(self.layouts) {
             if !writes && layout.float && self.read(region, region.bytes / 4)?.into_iter().any(is_nan) {
                 return Ok(true);
             }
@@ -267,7 +276,8 @@ impl Watch<'_> {
     /// Examines what became of a slab.
     fn examine_slab(&self, slab: &Snapshot, slabs: &[Snapshot]) -> Result<()> {
         let after = self.read_slab(slab.id)?;
-        let written = |n: &usize| self.step.bindings[*n].1 && self.step.bindings[*n].0.memory == Memory::Slab(slab.id);
+        let written =
+            |n: &usize| self.step.bindings[*n].writes && self.step.bindings[*n].region.memory == Memory::Slab(slab.id);
         let bindings: Vec<usize> = (0..self.step.bindings.len()).filter(written).collect();
         let whole = bindings.iter().map(|&n| self.layouts[n].words).max().unwrap_or(1);
         let declared = self.declared(std::slice::from_ref(slab))?;
@@ -278,9 +288,9 @@ impl Watch<'_> {
         };
         // The binding that begins last before a word is the one it is counted from.
         let locate = |at: usize| {
-            let start = |n: &&usize| self.step.bindings[**n].0.offset / 4;
+            let start = |n: &&usize| self.step.bindings[**n].region.offset / 4;
             let n = bindings.iter().filter(|n| start(n) <= at).max_by_key(start).copied().unwrap_or_default();
-            (n, at.saturating_sub(self.step.bindings[n].0.offset / 4))
+            (n, at.saturating_sub(self.step.bindings[n].region.offset / 4))
         };
         let changed = |at: &usize| slab.words[*at] != after[*at] && !own(*at);
         if let Some(at) = (0..after.len()).find(changed) {

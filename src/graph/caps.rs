@@ -21,6 +21,8 @@ pub struct Caps {
     pub subgroup: Option<u32>,
     /// The adapter is a CPU: a workgroup's invocations are SIMD lanes, workgroup memory and barriers are slow.
     pub cpu: bool,
+    /// How many operands of a dispatch may be read through textures (see [`super::mirror`]); 0 where buffers are as fast.
+    pub mirrors: usize,
     /// Which candidate to take where an op offers several: the first by default, `n` the n-th (modulo their number).
     pub candidate: usize,
     /// Bytes left unused after every region of memory, so that writes past its end can be seen there; 0 but under the
@@ -41,6 +43,7 @@ impl Caps {
             alignment: 256,
             subgroup: None,
             cpu: false,
+            mirrors: 0,
             candidate: 0,
             guard: 0,
         }

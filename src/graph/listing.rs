@@ -16,12 +16,16 @@ impl fmt::Display for Plan {
             let buffers: Vec<String> = step
                 .bindings
                 .iter()
-                .map(|(region, writes)| {
-                    let name = match region.memory {
+                .map(|binding| {
+                    let name = match binding.region.memory {
                         Memory::Own(id) => format!("b{id}"),
-                        Memory::Slab(id) => format!("p{id}+{}", region.offset),
+                        Memory::Slab(id) => format!("p{id}+{}", binding.region.offset),
                     };
-                    if *writes { format!(">{name}") } else { name }
+                    match binding.mirror {
+                        _ if binding.writes => format!(">{name}"),
+                        Some(texture) => format!("{name}~t{texture}"),
+                        None => name,
+                    }
                 })
                 .collect();
             let label: String = step.label.chars().take(34).collect();
@@ -34,6 +38,10 @@ impl fmt::Display for Plan {
                 buffers.join(" ")
             )?;
         }
-        write!(f, "{} dispatches, {} buffers, {} bytes", self.steps.len(), self.buffers.len(), self.bytes())
+        write!(f, "{} dispatches, {} buffers", self.steps.len(), self.buffers.len())?;
+        if !self.textures.is_empty() {
+            write!(f, ", {} textures", self.textures.len())?;
+        }
+        write!(f, ", {} bytes", self.bytes())
     }
 }

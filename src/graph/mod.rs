@@ -1,6 +1,6 @@
 //! The ground floor: the network as nodes, and the passes over it. Pure data - no device, no files.
 //!
-//! `Graph` (built by layers or by hand) -> [`grad`] -> [`fuse`] -> [`plan`] -> a [`plan::Plan`], which the
+//! `Graph` (built by layers or by hand) -> [`grad`] -> [`fuse`] -> [`plan`] -> [`mirror`] -> a [`plan::Plan`], which the
 //! `gpu` module plays. Operations are known here only through the [`Op`] trait.
 
 mod caps;
@@ -10,9 +10,11 @@ pub mod grad;
 mod index;
 mod kernel;
 mod listing;
+pub mod mirror;
 mod op;
 mod param;
 pub mod plan;
+mod shake;
 mod tensor;
 pub mod wgsl;
 

@@ -1,7 +1,8 @@
 //! The planning pass: from fused units to dispatches over recycled buffers.
 
 use super::fuse::{Fused, Unit, fuse};
-use super::{Arg, Candidate, Caps, Desc, Function, Inner, Io, Kernel, Param, Place, Source, Value};
+use super::mirror::{self, Texture};
+use super::{Arg, Candidate, Caps, Desc, Function, Inner, Io, Kernel, Param, Place, Source, Value, wgsl};
 use crate::ops::pointwise;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -39,6 +40,17 @@ pub struct Buffer {
     pub constant: Option<Arc<[u32]>>,
 }
 
+/// What one binding of a dispatch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The memory.
+    pub region: Region,
+    /// Whether the kernel may write there.
+    pub writes: bool,
+    /// The texture of [`Plan::textures`] that a copy of the memory is read through.
+    pub mirror: Option<usize>,
+}
+
 /// One dispatch with its bindings resolved.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -48,8 +60,10 @@ pub struct Step {
     pub candidate: &'static str,
     /// The kernel.
     pub kernel: Kernel,
-    /// Its bindings, in order, and whether it writes through them.
-    pub bindings: Vec<(Region, bool)>,
+    /// Its text, with everything fixed.
+    pub source: String,
+    /// Its bindings, in order.
+    pub bindings: Vec<Binding>,
     /// The same number for all dispatches of one candidate.
     pub unit: usize,
     /// The persistent state that its op changes in place.
@@ -80,6 +94,8 @@ pub struct Port {
 pub struct Plan {
     /// The program's buffers.
     pub buffers: Vec<Buffer>,
+    /// The textures that operands are read through, where the device wants that.
+    pub textures: Vec<Texture>,
     /// The dispatches.
     pub steps: Vec<Step>,
     /// Tensors to write.
@@ -133,12 +149,16 @@ impl Plan {
                 bound: None,
             });
         }
-        Ok(Plan { buffers: planner.buffers, steps: planner.steps, inputs: planner.inputs, outputs })
+        let (buffers, steps, inputs) = (planner.buffers, planner.steps, planner.inputs);
+        let mut plan = Plan { buffers, textures: Vec::new(), steps, inputs, outputs };
+        mirror::mirror(&mut plan, caps);
+        Ok(plan)
     }
 
-    /// Bytes of all the program's own buffers.
+    /// Bytes of all the program's own buffers and textures.
     pub fn bytes(&self) -> usize {
-        self.buffers.iter().map(|b| b.bytes).sum()
+        let textures = self.textures.iter().map(Texture::bytes).sum::<usize>();
+        self.buffers.iter().map(|b| b.bytes).sum::<usize>() + textures
     }
 }
 
@@ -418,7 +438,7 @@ impl<'a> Planner<'a> {
                     }
                     Arg::Pack => wiring.pack.ok_or_else(|| Error::argument(label, "it has no packed inputs"))?,
                 };
-                bindings.push((region, arg.writes()));
+                bindings.push(Binding { region, writes: arg.writes(), mirror: None });
             }
             if kernel.grid.iter().any(|&g| g > self.caps.groups) {
                 return Err(Error::Limit {
@@ -428,13 +448,14 @@ impl<'a> Planner<'a> {
                     remedy: "use a smaller batch".into(),
                 });
             }
-            let sized = bindings.iter().filter(|(r, _)| r.bytes != usize::MAX);
+            let sized = bindings.iter().map(|b| b.region.bytes).filter(|&bytes| bytes != usize::MAX);
             self.steps.push(Step {
                 label: label.into(),
                 candidate: candidate.name,
-                bytes: sized.map(|(r, _)| r.bytes).sum(),
+                bytes: sized.sum(),
                 unit: self.emitted,
                 state: wiring.state.clone(),
+                source: wgsl::specialise(&kernel)?,
                 kernel,
                 bindings,
                 flops: flops.take().unwrap_or(0),

@@ -1,12 +1,14 @@
 //! The specialiser: from a shader file and a kernel's settings to the WGSL that is compiled.
 //!
-//! A shader is ordinary WGSL. Four things happen to it, in this order:
+//! A shader is ordinary WGSL. Five things happen to it, in this order:
 //! - a line `// include: NAME` is replaced by that helper file's text, also in what comes next;
 //! - a function or alias that the kernel replaces gets its new text (an epilogue, say);
 //! - `const NAME = ...;` gets the kernel's value;
 //! - a loop `for (var i = 0u; i < BOUND; i++) { // unroll` is written out, `i` becoming a literal, so that arrays
-//!   indexed by it can live in registers.
+//!   indexed by it can live in registers;
+//! - what the entry point does not reach is left out.
 
+use super::shake::shake;
 use super::{Kernel, Shader};
 use crate::{Error, Result, shader};
 use std::collections::HashMap;
@@ -28,7 +30,7 @@ pub fn specialise(kernel: &Kernel) -> Result<String> {
         text = set_const(&text, name, &value.to_string()).map_err(fail)?;
     }
     let consts = constants(&text);
-    unroll(&text, &consts).map_err(fail)
+    Ok(shake(&unroll(&text, &consts).map_err(fail)?, kernel.entry))
 }
 
 /// Puts helper files in place of the lines that include them, each only once.
