@@ -3,6 +3,7 @@
 // of the weights through a shuffle. The gradient of the input at stride 1 is the same with the weights transposed.
 // include: grid.wgsl
 // include: conv2d.wgsl
+// include: conv2d_pixels.wgsl
 
 const BATCH = 1u;
 const W_OUT = 1u; // elements between neighbouring output channels, input channels, rows and columns of the weights;
@@ -11,15 +12,13 @@ const W_Y = 1u;
 const W_X = 1u;
 const W_START = 0u;
 const CHANNELS = 8u; // CHANNELS * PIXELS accumulators: above about 112, spills win
-const PIXELS = 14u;
 const LANES = 8u; // 1 where there are no subgroups: every lane loads all weights itself
 const LOADS = (CHANNELS * KW + LANES - 1u) / LANES;
-const SPAN = (PIXELS - 1u) * SW + (KW - 1u) * DW + 1u;
 const TILES_X = (WO + PIXELS - 1u) / PIXELS;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [BATCH, GROUPS CI, H, W]
 @group(0) @binding(1) var<storage, read> w: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // [BATCH, GROUPS CO, HO, WO]
+@group(0) @binding(2) var<storage, read_write> y4: array<vec4<f32>>;
 
 fn epilogue(v: f32, i: u32) -> f32 {
     return v;
@@ -32,6 +31,30 @@ fn row_start(batch: u32, m: u32) -> f32 {
 
 fn from_lane(value: f32, lane: u32) -> f32 {
     return value;
+}
+
+// Stores the sums of a row's columns from `ox` on; the first is element `i`.
+fn put_row(i: u32, ox: u32, sums: array<f32, PIXELS>) {
+    for (var p = 0u; p < PIXELS; p++) { // unroll
+        if (ox + p < WO) {
+            y[i + p] = epilogue(sums[p], i + p);
+        }
+    }
+}
+
+// The same where WO and PIXELS are multiples of four.
+fn put_row_by_four(i: u32, ox: u32, sums: array<f32, PIXELS>) {
+    for (var q = 0u; q < PIXELS / 4u; q++) { // unroll
+        let at = i + q * 4u;
+        if (ox + q * 4u < WO) {
+            y4[at / 4u] = vec4<f32>(
+                epilogue(sums[q * 4u], at),
+                epilogue(sums[q * 4u + 1u], at + 1u),
+                epilogue(sums[q * 4u + 2u], at + 2u),
+                epilogue(sums[q * 4u + 3u], at + 3u),
+            );
+        }
+    }
 }
 
 @compute @workgroup_size(8)
@@ -70,22 +93,20 @@ fn rows(
     for (var ci = 0u; ci < CI; ci++) {
         for (var ky = 0u; ky < KH; ky++) {
             let iy = oy * SH + ky * DH - PH; // wraps above H where it is outside
-            let start = (((image * GROUPS + g) * CI + ci) * H + iy) * W;
-            var pixels: array<f32, SPAN>;
-            for (var s = 0u; s < SPAN; s++) { // unroll
-                let ix = ox * SW + s - PW;
-                let inside = iy < H && ix < W;
-                pixels[s] = select(0.0, x[select(0u, start + ix, inside)], inside);
-            }
+            let pixels = row_pixels((((image * GROUPS + g) * CI + ci) * H + iy) * W, ox * SW - PW, iy < H);
             var weights: array<f32, LOADS>;
             for (var j = 0u; j < LOADS; j++) { // unroll
                 weights[j] = w[places[j] + ci * W_IN + ky * W_Y];
             }
             for (var c = 0u; c < CHANNELS; c++) { // unroll
+                var row: array<f32, KW>;
                 for (var kx = 0u; kx < KW; kx++) { // unroll
-                    let weight = from_lane(weights[(c * KW + kx) / LANES], (c * KW + kx) % LANES);
-                    for (var p = 0u; p < PIXELS; p++) { // unroll
-                        sums[c * PIXELS + p] += weight * pixels[p * SW + kx * DW];
+                    row[kx] = from_lane(weights[(c * KW + kx) / LANES], (c * KW + kx) % LANES);
+                }
+                // All taps of a sum in one go, so that it stays in a register meanwhile.
+                for (var p = 0u; p < PIXELS; p++) { // unroll
+                    for (var kx = 0u; kx < KW; kx++) { // unroll
+                        sums[c * PIXELS + p] += row[kx] * pixels[p * SW + kx * DW];
                     }
                 }
             }
@@ -94,12 +115,14 @@ fn rows(
     if (own >= tiles) {
         return;
     }
-    for (var c = 0u; c < CHANNELS; c++) { // unroll
+    // A loop at run time: a driver may take milliseconds to compile each store, and this has one row of them.
+    for (var c = 0u; c < min(CHANNELS, CO - co); c++) {
+        var row: array<f32, PIXELS>;
         for (var p = 0u; p < PIXELS; p++) { // unroll
-            if (co + c < CO && ox + p < WO) {
-                let i = (((image * GROUPS + g) * CO + co + c) * HO + oy) * WO + ox + p;
-                y[i] = epilogue(sums[c * PIXELS + p], i);
+            for (var other = 0u; other < CHANNELS; other++) { // unroll
+                row[p] = select(row[p], sums[other * PIXELS + p], c == other);
             }
         }
+        put_row((((image * GROUPS + g) * CO + co + c) * HO + oy) * WO + ox, ox, row);
     }
 }

@@ -40,3 +40,105 @@ fn put(batch: u32, split: u32, m: u32, n: u32, value: f32) {
         y[split * BATCHES * M * N + i] = value;
     }
 }
+
+// --- `quads`: for CPU-like adapters, where four neighbours in memory are loaded and stored as fast as one. A workgroup
+// is one SIMD vector; a lane has QUAD_ROWS x 4 results in registers and takes four steps along k at a time, so that
+// every operand is read in vec4s whichever way it lies. K and N (and M, if A is transposed) are multiples of 4.
+
+const QUAD_ROWS = 12u; // 48 accumulators; the loop's code still fits into a CPU's cache of decoded instructions
+const QUAD_LOADS = (QUAD_ROWS + LANES - 1u) / LANES;
+
+@group(0) @binding(0) var<storage, read> a4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> b4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y4: array<vec4<f32>>;
+
+// The tile of A at (m, k) consists of as many quads as rows: row q, steps k to k + 3;
+fn a_quad(batch: u32, m: u32, k: u32, q: u32) -> vec4<f32> {
+    return a4[(a_batch(batch) + min(m + q, M - 1u) * A_M + k) / 4u];
+}
+
+// or, where A is transposed, step k + q % 4, rows 4 (q / 4) to 4 (q / 4) + 3.
+fn a_quad_along_m(batch: u32, m: u32, k: u32, q: u32) -> vec4<f32> {
+    return a4[(a_batch(batch) + (k + q % 4u) * A_K + min(m + q / 4u * 4u, M - 4u)) / 4u];
+}
+
+// Columns n to n + 3 of step k + i of B, for i from 0 to 3.
+fn b_quads(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
+    let first = (b_batch(batch) + k * B_K + n) / 4u;
+    return array<vec4<f32>, 4>(b4[first], b4[first + B_K / 4u], b4[first + B_K / 2u], b4[first + B_K / 4u * 3u]);
+}
+
+fn b_quads_along_k(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
+    let first = (b_batch(batch) + n * B_N + k) / 4u;
+    let p = b4[first];
+    let q = b4[first + B_N / 4u];
+    let r = b4[first + B_N / 2u];
+    let s = b4[first + B_N / 4u * 3u];
+    return array<vec4<f32>, 4>(
+        vec4<f32>(p.x, q.x, r.x, s.x),
+        vec4<f32>(p.y, q.y, r.y, s.y),
+        vec4<f32>(p.z, q.z, r.z, s.z),
+        vec4<f32>(p.w, q.w, r.w, s.w),
+    );
+}
+
+fn put4(batch: u32, split: u32, m: u32, n: u32, v: vec4<f32>) {
+    let i = (batch * M + m) * N + n;
+    if (SPLITS == 1u) {
+        y4[i / 4u] = vec4<f32>(epilogue(v.x, i), epilogue(v.y, i + 1u), epilogue(v.z, i + 2u), epilogue(v.w, i + 3u));
+    } else {
+        y4[(split * BATCHES * M * N + i) / 4u] = v;
+    }
+}
+
+@compute @workgroup_size(8)
+fn quads(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let columns = (N + 31u) / 32u;
+    let rows = (M + QUAD_ROWS - 1u) / QUAD_ROWS;
+    let id = group_index(group, groups);
+    if (id >= columns * rows * SPLITS * BATCHES) {
+        return;
+    }
+    let own = id % columns * 32u + lane * 4u;
+    let n = min(own, N - 4u);
+    let m0 = id / columns % rows * QUAD_ROWS;
+    let split = id / (columns * rows) % SPLITS;
+    let batch = id / (columns * rows * SPLITS);
+    var start = vec4<f32>();
+    if (split == 0u) {
+        start = vec4<f32>(column_start(batch, n), column_start(batch, n + 1u), column_start(batch, n + 2u), column_start(batch, n + 3u));
+    }
+    var sums: array<vec4<f32>, QUAD_ROWS>;
+    for (var r = 0u; r < QUAD_ROWS; r++) { // unroll
+        sums[r] = start;
+    }
+    let run = (K / 4u + SPLITS - 1u) / SPLITS * 4u;
+    for (var k = split * run; k < min(split * run + run, K); k += 4u) {
+        var a: array<vec4<f32>, QUAD_LOADS>;
+        for (var j = 0u; j < QUAD_LOADS; j++) { // unroll
+            a[j] = a_quad(batch, m0, k, min(j * LANES + lane % LANES, QUAD_ROWS - 1u));
+        }
+        let b = b_quads(batch, k, n);
+        for (var r = 0u; r < QUAD_ROWS; r++) { // unroll
+            // All four steps of a sum in one go, so that it stays in a register meanwhile.
+            for (var i = 0u; i < 4u; i++) { // unroll
+                sums[r] += from_lane(a[(A_ALONG_K * r + (1u - A_ALONG_K) * (r / 4u * 4u + i)) / LANES][A_ALONG_K * i + (1u - A_ALONG_K) * (r % 4u)], (A_ALONG_K * r + (1u - A_ALONG_K) * (r / 4u * 4u + i)) % LANES) * b[i];
+            }
+        }
+    }
+    if (own >= N) {
+        return;
+    }
+    // A loop at run time: a driver may take milliseconds to compile each store.
+    for (var r = 0u; r < min(QUAD_ROWS, M - m0); r++) {
+        var sum = vec4<f32>();
+        for (var other = 0u; other < QUAD_ROWS; other++) { // unroll
+            sum = select(sum, sums[other], r == other);
+        }
+        put4(batch, split, m0 + r, n, sum);
+    }
+}

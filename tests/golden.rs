@@ -25,7 +25,9 @@ fn vulkan_with_webgpu_limits() {
 
 #[test]
 fn vulkan_with_second_kernels() {
-    check(" (vulkan, second kernels)", "vulkan", Options { candidate: Some(1), ..Options::default() });
+    // As on a GPU: operands in buffers.
+    let options = Options { candidate: Some(1), mirrors: Some(false), ..Options::default() };
+    check(" (vulkan, second kernels)", "vulkan", options);
 }
 
 #[test]
@@ -34,8 +36,24 @@ fn vulkan_with_third_kernels() {
 }
 
 #[test]
+fn vulkan_through_textures() {
+    check(" (vulkan, operands in textures)", "vulkan", Options { mirrors: Some(true), ..Options::default() });
+}
+
+#[test]
+fn gl_through_textures() {
+    check(" (gl, operands in textures)", "gl", Options { mirrors: Some(true), ..Options::default() });
+}
+
+#[test]
 fn vulkan_under_the_sanitizer() {
     check(" (vulkan, sanitizer)", "vulkan", Options { sanitize: true, ..Options::default() });
+}
+
+#[test]
+fn vulkan_through_textures_under_the_sanitizer() {
+    let options = Options { sanitize: true, mirrors: Some(true), ..Options::default() };
+    check(" (vulkan, operands in textures, sanitizer)", "vulkan", options);
 }
 
 #[test]

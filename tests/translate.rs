@@ -185,12 +185,13 @@ fn training(optimizer: Optimizer) -> Function {
 }
 
 /// The kinds of devices whose kernels differ.
-fn kinds() -> [(&'static str, Caps); 3] {
+fn kinds() -> [(&'static str, Caps); 4] {
     let cpu = Caps { cpu: true, ..Caps::webgpu() };
     [
         ("a GPU within WebGPU's limits", Caps::webgpu()),
         ("a CPU adapter without subgroups", cpu.clone()),
-        ("a CPU adapter with subgroups of 8", Caps { subgroup: Some(8), ..cpu }),
+        ("a CPU adapter with subgroups of 8", Caps { subgroup: Some(8), ..cpu.clone() }),
+        ("a CPU adapter with texture operands", Caps { mirrors: 4, ..cpu }),
     ]
 }
 

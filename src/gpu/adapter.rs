@@ -20,8 +20,8 @@ pub struct Options {
     /// Run programs under the sanitizer (see [`Program::run`](super::Program::run)): far slower, for testing kernels.
     /// Also set by the environment variable `SHADEGRAD_SANITIZE=1`.
     pub sanitize: bool,
-    /// Whether heavy kernels read their operands through textures (see [`crate::graph::mirror`]); by default they do on
-    /// CPU adapters.
+    /// Whether kernels read their operands through textures (see [`crate::graph::mirror`]), all or none of them; by
+    /// default those do that are worth it, on CPU adapters (for tests and benchmarks).
     pub mirrors: Option<bool>,
     /// Take the n-th candidate kernel of each op instead of the preferred one (for tests and benchmarks).
     pub candidate: Option<usize>,
@@ -117,6 +117,9 @@ impl Gpu {
     }
 }
 
+/// A copy into a texture costs a few microseconds, in which a CPU adapter gets through this many elements.
+const MIRRORS_FROM: u64 = 1 << 15;
+
 /// What kernels may rely on.
 pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Options) -> Caps {
     let limits = device.limits();
@@ -135,6 +138,7 @@ pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Op
         subgroup: subgroups.then_some(info.subgroup_min_size),
         cpu,
         mirrors: mirrors as usize,
+        mirrors_from: if options.mirrors.is_some() { 0 } else { MIRRORS_FROM },
         candidate: options.candidate.unwrap_or(0),
         guard: if options.sanitize { sanitize::GUARD_BYTES } else { 0 },
     }

@@ -23,6 +23,8 @@ pub struct Caps {
     pub cpu: bool,
     /// How many operands of a dispatch may be read through textures (see [`super::mirror`]); 0 where buffers are as fast.
     pub mirrors: usize,
+    /// Operations or elements that a dispatch must be worth to have its operands copied into textures.
+    pub mirrors_from: u64,
     /// Which candidate to take where an op offers several: the first by default, `n` the n-th (modulo their number).
     pub candidate: usize,
     /// Bytes left unused after every region of memory, so that writes past its end can be seen there; 0 but under the
@@ -44,6 +46,7 @@ impl Caps {
             subgroup: None,
             cpu: false,
             mirrors: 0,
+            mirrors_from: 0,
             candidate: 0,
             guard: 0,
         }

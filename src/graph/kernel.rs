@@ -116,6 +116,8 @@ pub struct Kernel {
     pub consts: Vec<(&'static str, Const)>,
     /// Functions whose text replaces the shader's own of that name: epilogues, index rules, type aliases.
     pub functions: Vec<(String, String)>,
+    /// Functions of the shader that take the place of others in it.
+    pub choices: Vec<(&'static str, &'static str)>,
     /// Binding 0, 1, 2...
     pub args: Vec<Arg>,
     /// Workgroups.
@@ -125,7 +127,15 @@ pub struct Kernel {
 impl Kernel {
     /// A kernel without constants or bindings, over one workgroup.
     pub fn new(shader: Shader, entry: &'static str) -> Self {
-        Kernel { shader, entry, consts: Vec::new(), functions: Vec::new(), args: Vec::new(), grid: [1; 3] }
+        Kernel {
+            shader,
+            entry,
+            consts: Vec::new(),
+            functions: Vec::new(),
+            choices: Vec::new(),
+            args: Vec::new(),
+            grid: [1; 3],
+        }
     }
 
     /// Fixes the `const` of that name.
@@ -137,6 +147,12 @@ impl Kernel {
     /// Replaces the shader's function (or alias) of that name by this text.
     pub fn replace(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
         self.functions.push((name.into(), text.into()));
+        self
+    }
+
+    /// Puts the shader's function `other` in the place of its function `name`.
+    pub fn choose(mut self, name: &'static str, other: &'static str) -> Self {
+        self.choices.push((name, other));
         self
     }
 

@@ -16,9 +16,6 @@ pub const ROW: usize = 8192;
 /// Rows of a texture on every device.
 const MOST_ROWS: usize = 8192;
 
-/// Operations or elements that a dispatch must be worth, for a copy costs microseconds.
-const WORTH: u64 = 1 << 15;
-
 /// What one texel of a mirror holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Texel {
@@ -82,11 +79,14 @@ pub(super) fn mirror(plan: &mut Plan, caps: &Caps) {
     for step in &mut plan.steps {
         let written = step.bindings.iter().filter(|b| b.writes && b.region.bytes != usize::MAX);
         let work = written.map(|b| b.region.bytes as u64 / 4).sum::<u64>().max(flops[&step.unit]);
-        if work < WORTH {
+        if work < caps.mirrors_from {
             continue;
         }
         // A table of which little is read is not worth copying.
-        let worth = |b: &Binding| !b.writes && b.region.bytes > 0 && b.region.bytes as u64 / 4 <= work;
+        let worth = |b: &Binding| {
+            let elements = b.region.bytes as u64 / 4;
+            !b.writes && elements > 0 && (elements <= work || caps.mirrors_from == 0)
+        };
         let mut chosen: Vec<usize> = (0..step.bindings.len()).filter(|&n| worth(&step.bindings[n])).collect();
         chosen.sort_by_key(|&n| std::cmp::Reverse(step.bindings[n].region.bytes));
         let mut taken = Vec::new();

@@ -2,7 +2,8 @@
 //!
 //! A shader is ordinary WGSL. Five things happen to it, in this order:
 //! - a line `// include: NAME` is replaced by that helper file's text, also in what comes next;
-//! - a function or alias that the kernel replaces gets its new text (an epilogue, say);
+//! - a function or alias that the kernel replaces gets its new text (an epilogue, say), or another function of the
+//!   file takes its place;
 //! - `const NAME = ...;` gets the kernel's value;
 //! - a loop `for (var i = 0u; i < BOUND; i++) { // unroll` is written out, `i` becoming a literal, so that arrays
 //!   indexed by it can live in registers;
@@ -14,8 +15,14 @@ use crate::{Error, Result, shader};
 use std::collections::HashMap;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 5] =
-    [shader!("math.wgsl"), shader!("random.wgsl"), shader!("grid.wgsl"), shader!("gemm.wgsl"), shader!("conv2d.wgsl")];
+const LIBRARY: [Shader; 6] = [
+    shader!("math.wgsl"),
+    shader!("random.wgsl"),
+    shader!("grid.wgsl"),
+    shader!("gemm.wgsl"),
+    shader!("conv2d.wgsl"),
+    shader!("conv2d_pixels.wgsl"),
+];
 
 /// The WGSL of a kernel.
 pub fn specialise(kernel: &Kernel) -> Result<String> {
@@ -25,6 +32,9 @@ pub fn specialise(kernel: &Kernel) -> Result<String> {
     for (name, replacement) in &kernel.functions {
         let replacement = include(replacement, &mut included).map_err(fail)?;
         text = replace_item(&text, name, &replacement).map_err(fail)?;
+    }
+    for (name, other) in &kernel.choices {
+        text = substitute(&replace_item(&text, name, "").map_err(fail)?, other, name);
     }
     for (name, value) in &kernel.consts {
         text = set_const(&text, name, &value.to_string()).map_err(fail)?;
@@ -206,7 +216,7 @@ mod tests {
     const SOURCE: Shader = Shader {
         name: "test.wgsl",
         source: "const R = 2u;\nconst S = R * 2u + 1u;\nfn f(x: f32) -> f32 {\n    return x;\n}\nfn g() {\n\
-                 for (var i = 0u; i < S - 3u; i++) { // unroll\n    a[i] = b.i + ij;\n}\n}\n",
+                 for (var i = 0u; i < S - 3u; i++) { // unroll\n    a[i] = b.i + ij + R + f(1.0);\n}\n}\n",
     };
 
     #[test]
@@ -215,8 +225,16 @@ mod tests {
         let text = specialise(&kernel).unwrap();
         assert!(text.contains("const R = 3u;"));
         assert!(text.contains("return 2.0;") && !text.contains("return x;"));
-        assert_eq!(text.matches("= b.i + ij;").count(), 4);
+        assert_eq!(text.matches("= b.i + ij + R + f(1.0);").count(), 4);
+        assert!(!text.contains("const S"), "{text}");
         assert!(text.contains("a[3u]") && !text.contains("a[4u]"));
+    }
+
+    #[test]
+    fn a_function_takes_the_place_of_another() {
+        let source = "fn f() -> u32 { return 1u; }\nfn f_two() -> u32 { return 2u; }\nfn g() { y = f(); }\n";
+        let kernel = Kernel::new(Shader { name: "test.wgsl", source }, "g").choose("f", "f_two");
+        assert_eq!(specialise(&kernel).unwrap(), "fn f() -> u32 { return 2u; }\nfn g() { y = f(); }\n");
     }
 
     #[test]

@@ -213,9 +213,8 @@ impl Conv2d {
             flip = !flip;
             d = Dims { ci: d.co, co: d.ci, image: d.out, out: d.image, ..d };
         }
-        let (sw, dw) = (self.options.stride[1], self.options.dilation[1]);
         let lanes = gemm::lanes(caps);
-        let (channels, pixels) = block(most_channels(&d), d.co, d.out[1], kw, sw, dw, lanes)?;
+        let (channels, pixels) = self.block(&d, padding[1], lanes)?;
         let turn = |stride: usize| if flip { (stride as u32).wrapping_neg() } else { stride as u32 };
         let tiles = (d.batch * d.out[0] * d.out[1].div_ceil(pixels)).div_ceil(8);
         let mut kernel = self
@@ -231,6 +230,12 @@ impl Conv2d {
             .set("LANES", lanes)
             .bind([Arg::In(0), Arg::In(1), Arg::Out(0)])
             .grid(caps.fold(tiles * d.co.div_ceil(channels) * d.groups));
+        if let Some(offset) = self.quads(d.image[1], pixels, padding[1]) {
+            kernel = kernel.choose("row_pixels", "row_pixels_by_four").set("OFFSET", offset);
+        }
+        if d.out[1].is_multiple_of(4) && pixels.is_multiple_of(4) {
+            kernel = kernel.choose("put_row", "put_row_by_four");
+        }
         if lanes > 1 {
             kernel = kernel.replace("from_lane", gemm::SHUFFLE);
         }
@@ -240,11 +245,47 @@ impl Conv2d {
         Some(Candidate::single("rows", kernel))
     }
 
+    /// Channels and pixels per lane: the block with the least work for each useful product, within the registers.
+    fn block(&self, d: &Dims, padding: isize, lanes: usize) -> Option<(usize, usize)> {
+        let (kw, stride, dilation) = (d.kernel[1], self.options.stride[1], self.options.dilation[1]);
+        let (co, width) = (d.co, d.out[1]);
+        let mut best: Option<(f64, (usize, usize))> = None;
+        let most = most_channels(d);
+        for channels in [1, 2, 4, 8, 12, 16].into_iter().filter(|c| *c <= most) {
+            for pixels in [1, 2, 4, 7, 8, 12, 14, 16, 28].into_iter().filter(|p| *p <= 3 * most) {
+                let span = (pixels - 1) * stride + (kw - 1) * dilation + 1;
+                let products = channels * pixels * kw;
+                if channels * pixels > 112 || products > 1200 || span > 64 {
+                    continue;
+                }
+                // In units of a multiply-add: a load costs sixteen, of four neighbours as much as of one, a sum that goes
+                // through the loop two, the loop itself forty; and a large body is slow to compile.
+                let loads = self.quads(d.image[1], pixels, padding).map_or(span, |offset| (offset + span).div_ceil(4));
+                let loads = loads + (channels * kw).div_ceil(lanes);
+                let work = (products + channels * kw + 2 * channels * pixels + 16 * loads + 40) as f64;
+                let done = (co.div_ceil(channels) * channels * width.div_ceil(pixels) * pixels) as f64;
+                let waste = done / (co * width) as f64;
+                let cost = work * waste / products as f64 * (1.0 + products as f64 / 1e4);
+                if best.is_none_or(|(least, _)| cost < least) {
+                    best = Some((cost, (channels, pixels)));
+                }
+            }
+        }
+        best.map(|(_, block)| block)
+    }
+
+    /// Where a row of pixels begins in its first vec4, if rows are loaded in whole vec4s.
+    fn quads(&self, width: usize, pixels: usize, padding: isize) -> Option<usize> {
+        let whole = width.is_multiple_of(4) && pixels.is_multiple_of(4) && self.options.stride[1] == 1;
+        whole.then(|| (-padding).rem_euclid(4) as usize)
+    }
+
     /// The register-blocked kernel for CPU-like adapters, for the weights' gradient.
     fn weight_rows(&self, d: &Dims, caps: &Caps) -> Option<Candidate> {
         let [kh, kw] = d.kernel;
         let lanes = gemm::lanes(caps);
-        let pixels = [8, 7, 6, 5, 4].into_iter().min_by_key(|p| (d.out[1].div_ceil(*p) * p, 8 - p))?;
+        // With more the code outgrows a CPU's cache of decoded instructions.
+        let pixels = 4.min(d.out[1].max(1));
         let fits = |c: &usize| c * kw <= 96 && *c <= 2 * most_channels(d) && *c < 2 * d.co;
         let channels = [16, 8, 4, 2, 1].into_iter().find(|c| *c == 1 || fits(c))?;
         if channels * kw > 96 || pixels * self.options.stride[1] + kw * self.options.dilation[1] > 64 {
@@ -260,6 +301,12 @@ impl Conv2d {
             .set("PIXELS", pixels)
             .set("LANES", lanes)
             .bind([Arg::In(0), Arg::In(1)]);
+        if let Some(offset) = self.quads(d.image[1], pixels, self.before()[1]) {
+            kernel = kernel.choose("row_pixels", "row_pixels_by_four").set("OFFSET", offset);
+        }
+        if d.out[1].is_multiple_of(4) && pixels.is_multiple_of(4) {
+            kernel = kernel.choose("row_grads", "row_grads_by_four");
+        }
         if lanes > 1 {
             kernel = kernel.replace("from_lane", gemm::SHUFFLE);
         }
@@ -277,37 +324,6 @@ fn with_bias(kernel: Kernel) -> Kernel {
 /// nothing, but the driver has to compile it.
 fn most_channels(d: &Dims) -> usize {
     if d.ci == 1 { 4 } else { 16 }
-}
-
-/// Channels (up to `most`) and pixels per lane: the block with the least work for each useful product, within the registers.
-fn block(
-    most: usize,
-    co: usize,
-    width: usize,
-    kw: usize,
-    stride: usize,
-    dilation: usize,
-    lanes: usize,
-) -> Option<(usize, usize)> {
-    let mut best: Option<(f64, (usize, usize))> = None;
-    for channels in [1, 2, 4, 8, 12, 16].into_iter().filter(|c| *c <= most) {
-        for pixels in [1, 2, 4, 7, 8, 14, 16] {
-            let span = (pixels - 1) * stride + (kw - 1) * dilation + 1;
-            if channels * pixels > 112 || channels * pixels * kw > 1200 || span > 64 {
-                continue;
-            }
-            // A load costs about as much as twelve multiply-adds, a shuffle as one.
-            let loads = span + (channels * kw).div_ceil(lanes);
-            let work = (channels * pixels * kw + channels * kw + 12 * loads) as f64;
-            let waste =
-                (co.div_ceil(channels) * channels * width.div_ceil(pixels) * pixels) as f64 / (co * width) as f64;
-            let cost = work * waste / (channels * pixels * kw) as f64;
-            if best.is_none_or(|(least, _)| cost < least) {
-                best = Some((cost, (channels, pixels)));
-            }
-        }
-    }
-    best.map(|(_, block)| block)
 }
 
 impl Op for Conv2d {

@@ -32,6 +32,10 @@ impl Extents {
     fn count(&self) -> usize {
         self.batches * self.m * self.n
     }
+
+    fn set(&self, kernel: Kernel) -> Kernel {
+        kernel.set("BATCHES", self.batches).set("M", self.m).set("N", self.n).set("K", self.k)
+    }
 }
 
 /// Reads a value of another lane of the subgroup.
@@ -64,14 +68,7 @@ pub(crate) fn candidates(
     behind: &[Arg],
     caps: &Caps,
 ) -> Vec<Candidate> {
-    let with_extents = |entry| {
-        make(entry)
-            .set("BATCHES", extents.batches)
-            .set("M", extents.m)
-            .set("N", extents.n)
-            .set("K", extents.k)
-            .bind(args.iter().cloned())
-    };
+    let with_extents = |entry| extents.set(make(entry)).bind(args.iter().cloned());
     let tiles = extents.batches * extents.m.div_ceil(64) * extents.n.div_ceil(64);
     // Enough workgroups for a large GPU, of at least 128 steps each.
     let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
@@ -86,6 +83,25 @@ pub(crate) fn candidates(
     let splits = if blocks >= 16 { 1 } else { (32 / blocks.max(1)).min(extents.k / 64).max(1) };
     let block = split("block", block, blocks, splits, extents.count(), behind, caps);
     if caps.cpu { vec![block, tile] } else { vec![tile, block] }
+}
+
+/// The `quads` kernel of `shaders/matmul.wgsl`.
+pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Caps) -> Candidate {
+    let e = extents;
+    // Larger blocks are hardly faster, but take longer to compile.
+    let rows = match e.m {
+        0..=1 => 1,
+        2..=4 => 4,
+        9..=12 => 12,
+        _ => 8,
+    };
+    let groups = e.batches * e.m.div_ceil(rows) * e.n.div_ceil(32);
+    let splits = if groups >= 16 { 1 } else { (32 / groups.max(1)).min(e.k / 64).max(1) };
+    let mut kernel = e.set(kernel).set("QUAD_ROWS", rows).set("LANES", lanes(caps)).bind([Arg::In(0), Arg::In(1)]);
+    if lanes(caps) > 1 {
+        kernel = kernel.replace("from_lane", SHUFFLE);
+    }
+    split("quads", kernel, groups, splits, e.count(), behind, caps)
 }
 
 /// Rows and columns that a lane of the `block` kernel owns: those that leave the fewest idle; few in a small product,

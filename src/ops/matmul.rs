@@ -30,6 +30,13 @@ impl Matmul {
     }
 }
 
+impl Matmul {
+    /// Whether operands and result consist of whole vec4s.
+    fn in_quads(&self, e: Extents) -> bool {
+        e.n.is_multiple_of(4) && e.k.is_multiple_of(4) && e.k > 0 && (!self.transpose_a || e.m.is_multiple_of(4))
+    }
+}
+
 fn batch_shape(desc: &Desc) -> Shape {
     Shape::from(&desc.shape[..desc.shape.len() - 2])
 }
@@ -94,7 +101,17 @@ impl Op for Matmul {
         };
         let extents = Extents { batches: batch.elements(), m, n, k };
         let behind: &[Arg] = if bias.is_some() { &[Arg::In(2)] } else { &[] };
-        gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps)
+        let quads = (caps.cpu && self.in_quads(extents)).then(|| {
+            let mut kernel = make("quads");
+            if self.transpose_a {
+                kernel = kernel.choose("a_quad", "a_quad_along_m");
+            }
+            if self.transpose_b {
+                kernel = kernel.choose("b_quads", "b_quads_along_k");
+            }
+            gemm::quads(kernel, extents, behind, caps)
+        });
+        quads.into_iter().chain(gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps)).collect()
     }
 
     fn epilogue(&self) -> bool {
