@@ -1,5 +1,6 @@
 // Softmax and log-softmax over lines of LENGTH elements that lie INNER apart.
 // include: grid.wgsl
+// include: team.wgsl
 
 const LINES = 1u;
 const LENGTH = 1u;
@@ -44,38 +45,6 @@ fn serial(
         let i = base + k * INNER;
         y[i] = epilogue(finish(x[i], most, total), i);
     }
-}
-
-const WIDTH = 128u; // invocations that share a line; a power of two
-var<workgroup> shared_values: array<f32, WIDTH>;
-
-// Combines one value per invocation, in a fixed tree.
-fn all_max(lane: u32, value: f32) -> f32 {
-    shared_values[lane] = value;
-    workgroupBarrier();
-    for (var half = WIDTH / 2u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            shared_values[lane] = max(shared_values[lane], shared_values[lane + half]);
-        }
-        workgroupBarrier();
-    }
-    let result = shared_values[0];
-    workgroupBarrier();
-    return result;
-}
-
-fn all_sum(lane: u32, value: f32) -> f32 {
-    shared_values[lane] = value;
-    workgroupBarrier();
-    for (var half = WIDTH / 2u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            shared_values[lane] += shared_values[lane + half];
-        }
-        workgroupBarrier();
-    }
-    let result = shared_values[0];
-    workgroupBarrier();
-    return result;
 }
 
 // One workgroup per line of neighbouring elements.

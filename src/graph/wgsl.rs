@@ -15,13 +15,14 @@ use crate::{Error, Result, shader};
 use std::collections::HashMap;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 6] = [
+const LIBRARY: [Shader; 7] = [
     shader!("math.wgsl"),
     shader!("random.wgsl"),
     shader!("grid.wgsl"),
     shader!("gemm.wgsl"),
     shader!("conv2d.wgsl"),
     shader!("conv2d_pixels.wgsl"),
+    shader!("team.wgsl"),
 ];
 
 /// The WGSL of a kernel.

@@ -8,14 +8,16 @@
 //! | `movement` | `concat`, `pad`, `gather`, `index_select` | `movement.wgsl` |
 //! | `reduce` | `sum`, `mean`, `max`, `argmax`, `var`, ... | `reduce.wgsl` |
 //! | `matmul` | `matmul`, `linear` | `matmul.wgsl`, `gemm.wgsl` |
-//! | `conv2d` | `conv2d` | `conv2d.wgsl`, `conv2d_direct.wgsl` |
+//! | `conv2d` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl` |
 //! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
 //! | `softmax` | `softmax`, `log_softmax`, `logsumexp` | `softmax.wgsl` |
-//! | `loss` | `cross_entropy`, `mse_loss` | (composed) |
+//! | `cross_entropy` | `cross_entropy` | `cross_entropy.wgsl` |
+//! | `loss` | `mse_loss` | (composed) |
 //! | `random` | `dropout` | `random.wgsl` |
 
 mod binary;
 mod conv2d;
+mod cross_entropy;
 mod gemm;
 mod images;
 mod loss;
@@ -30,8 +32,9 @@ mod softmax;
 mod unary;
 
 pub use conv2d::Conv2dOptions;
+pub use cross_entropy::CrossEntropy;
 pub use images::ImageBatch;
-pub use loss::{CrossEntropy, Reduction};
+pub use loss::Reduction;
 pub use movement::PadMode;
 pub use pool::Window;
 pub(crate) use random::ticking;

@@ -96,7 +96,9 @@ fn losses() {
         }
         let smoothing = [0.0, 0.1][round / 2 % 2];
         let attrs = json!({"reduction": reduction, "ignore_index": -100, "label_smoothing": smoothing});
-        check(&gpu(0), "cross_entropy", &attrs, &inputs, Bound::Values(2e-5, 5e-6), &mut random);
+        for kernel in 0..2 {
+            check(&gpu(kernel), "cross_entropy", &attrs, &inputs, Bound::Values(2e-5, 5e-6), &mut random);
+        }
         let extents = shape(&mut random, round % 4);
         let inputs =
             named([("x", random.normal(extents.clone())), ("target", random.normal(extents).map(|v| v + 0.5))]);

@@ -1,7 +1,7 @@
 //! Gradients of gradients: the engine's against numeric derivatives, in f64, of the twins' gradients.
 
 use serde_json::json;
-use shadegrad::ops::{Conv2dOptions, Window};
+use shadegrad::ops::{Conv2dOptions, CrossEntropy, Reduction, Window};
 use shadegrad::{Graph, Tensor};
 
 use crate::elementwise::unary;
@@ -116,5 +116,36 @@ fn of_poolings_and_softmax() {
         let dx =
             |x: &Array| twin.grads(&named([("x", x.clone())]), &dy).expect("a gradient").remove("x").expect("of x");
         check_second(op, &[(tx, x), (tdy, dy.clone())], 0, &first, &dx);
+    }
+}
+
+#[test]
+fn of_cross_entropy() {
+    let mut random = Random::new(55);
+    for (ignore, smoothing, weighted) in [(7, 0.0, false), (2, 0.2, false), (2, 0.3, true)] {
+        let (x, weight) = (random.normal([4, 3, 2]), random.uniform([3], 0.5, 1.5));
+        let (target, dy) = (random.integers([4, 2], 3), random.normal([4, 2]));
+        let labels: Vec<u32> = target.data.iter().map(|&label| label as u32).collect();
+        let g = Graph::new();
+        let [tx, tdy, tw] = [&x, &dy, &weight].map(|v| g.input(v.shape.as_slice()));
+        let mut options =
+            CrossEntropy::new().reduction(Reduction::None).ignore_index(ignore).label_smoothing(smoothing);
+        let mut inputs = vec![(tx.clone(), x), (tdy.clone(), dy.clone())];
+        let mut fixed = named([("target", target)]);
+        if weighted {
+            options = options.weight(&tw);
+            inputs.push((tw.clone(), weight.clone()));
+            fixed.insert("weight".into(), weight);
+        }
+        let losses = tx.cross_entropy_with(&g.constant_u32([4, 2], &labels), &options);
+        let first = g.grad_from(&[(losses, tdy)], [&tx]).remove(0);
+        let attrs = json!({"reduction": "none", "ignore_index": ignore, "label_smoothing": smoothing});
+        let twin = twin("cross_entropy", &attrs).expect("a twin");
+        let slope = |v: &Array| {
+            let mut inputs = fixed.clone();
+            inputs.insert("x".into(), v.clone());
+            twin.grads(&inputs, &dy).expect("a gradient").remove("x").expect("of x")
+        };
+        check_second("cross_entropy", &inputs, 0, &first, &slope);
     }
 }
