@@ -9,13 +9,25 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// `max` and `clamp` may turn a NaN into a bound, and so a diverged network into a constant one.
+// `max`, `min` and `clamp` may turn a NaN into a bound, and so a diverged network into a constant one; these do not.
+fn max_(a: f32, b: f32) -> f32 {
+    return select(select(max(a, b), b, is_nan(b)), a, is_nan(a));
+}
+
+fn min_(a: f32, b: f32) -> f32 {
+    return select(select(min(a, b), b, is_nan(b)), a, is_nan(a));
+}
+
+fn clamp_(x: f32, low: f32, high: f32) -> f32 {
+    return select(clamp(x, low, high), x, is_nan(x));
+}
+
 fn relu(x: f32) -> f32 {
     return select(max(x, 0.0), x, is_nan(x));
 }
 
 fn exp_(x: f32) -> f32 {
-    return select(exp(clamp(x, -103.0, 88.7228)), x, is_nan(x));
+    return exp(clamp_(x, -103.0, 88.7228));
 }
 
 fn expm1_(x: f32) -> f32 {
@@ -60,12 +72,12 @@ fn mish(x: f32) -> f32 {
 
 // Abramowitz and Stegun 7.1.26 (error below 1.5e-7), and the series near zero where that is only absolute.
 fn erf(x: f32) -> f32 {
-    let a = min(abs(x), 10.0);
+    let a = min_(abs(x), 10.0);
     let t = 1.0 / (1.0 + 0.3275911 * a);
     let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
     let s = a * a;
     let series = 1.1283791671 * a * (1.0 - s * (0.33333334 - s * (0.1 - s * (0.023809524 - s * (0.0046296296 - s * 0.00075757576)))));
-    return sign(x) * select(1.0 - tail * exp_(-s), series, a < 0.6);
+    return select(a, sign(x) * select(1.0 - tail * exp_(-s), series, a < 0.6), !is_nan(x));
 }
 
 fn gelu(x: f32) -> f32 {
@@ -79,12 +91,12 @@ fn gelu_slope(x: f32) -> f32 {
 
 // The tanh form of gelu (Hendrycks and Gimpel, 2016), as PyTorch's approximate="tanh".
 fn gelu_tanh(x: f32) -> f32 {
-    let c = clamp(x, -20.0, 20.0);
+    let c = clamp_(x, -20.0, 20.0);
     return 0.5 * x * (1.0 + tanh_(SQRT_2_PI * (c + 0.044715 * c * c * c)));
 }
 
 fn gelu_tanh_slope(x: f32) -> f32 {
-    let c = clamp(x, -20.0, 20.0);
+    let c = clamp_(x, -20.0, 20.0);
     let t = tanh_(SQRT_2_PI * (c + 0.044715 * c * c * c));
     return 0.5 * (1.0 + t) + 0.5 * c * (1.0 - t * t) * SQRT_2_PI * (1.0 + 0.134145 * c * c);
 }
@@ -95,7 +107,7 @@ fn elu(x: f32, alpha: f32, scale: f32, rate: f32) -> f32 {
 
 // x to the power y; a negative x needs a whole y.
 fn pow_(x: f32, y: f32) -> f32 {
-    let magnitude = exp2(clamp(y * log2(abs(x)), -149.0, 128.0));
+    let magnitude = exp2(clamp_(y * log2(abs(x)), -149.0, 128.0));
     let odd = fract(abs(y) * 0.5) != 0.0;
     let signed = select(magnitude, -magnitude, x < 0.0 && odd);
     let zero = select(0.0, 1.0, y == 0.0);

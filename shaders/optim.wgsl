@@ -1,5 +1,6 @@
 // Optimizers: one dispatch over every element of every parameter. Formulas as in the PyTorch documentation.
 // include: grid.wgsl
+// include: math.wgsl
 
 const KIND = 0u;     // 0 SGD, 1 Adam, 2 AdamW, 3 RMSprop, 4 Adagrad
 const MOMENTUM = 0u; // a momentum buffer is kept (SGD, RMSprop)
@@ -78,7 +79,7 @@ fn settings() -> Settings {
 fn clipped(s: Settings, grad: f32) -> f32 {
     switch (CLIP) {
         case 1u: { return grad * s.scale; }
-        case 2u: { return clamp(grad, -s.limit, s.limit); }
+        case 2u: { return clamp_(grad, -s.limit, s.limit); }
         default: { return grad; }
     }
 }

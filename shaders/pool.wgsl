@@ -1,6 +1,7 @@
 // Pooling over windows of images, [N, C, H, W] -> [N, C, HO, WO]; the gradients gather, so that nothing is added
 // concurrently.
 // include: grid.wgsl
+// include: math.wgsl
 
 const COUNT = 1u; // elements written
 const H = 1u;
@@ -51,7 +52,7 @@ fn max_forward(
             if (iy < H && ix < W) {
                 let value = x[plane + iy * W + ix];
                 // The first maximum wins, and a NaN beats everything, as in PyTorch.
-                if (at == 0xffffffffu || value > best || value != value) {
+                if (at == 0xffffffffu || value > best || is_nan(value)) {
                     best = value;
                     at = iy * W + ix;
                 }

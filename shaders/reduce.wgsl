@@ -1,5 +1,6 @@
 // Reductions over any axes, in a fixed order, so that the bits are the same on every run.
 // include: grid.wgsl
+// include: math.wgsl
 
 const OUTPUTS = 1u;  // elements of the result
 const LENGTH = 1u;   // elements reduced into each
@@ -25,8 +26,8 @@ fn place(o: u32, r: u32) -> u32 {
 
 fn combine(a: f32, b: f32) -> f32 {
     switch (KIND) {
-        case 1u: { return max(a, b); }
-        case 2u: { return min(a, b); }
+        case 1u: { return max_(a, b); }
+        case 2u: { return min_(a, b); }
         case 3u: { return a * b; }
         default: { return a + b; }
     }
@@ -108,7 +109,7 @@ fn reduce_vec4(
     finish(share, combine(combine(total.x, total.y), combine(total.z, total.w)));
 }
 
-// The place of the first maximum (KIND 1) or minimum (KIND 2) of each result's elements.
+// The place of the first maximum (KIND 1) or minimum (KIND 2) of each result's elements, or of the first NaN.
 @compute @workgroup_size(64)
 fn arg(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -123,7 +124,8 @@ fn arg(
     var at = 0u;
     for (var r = 1u; r < LENGTH; r++) {
         let value = x[place(o, r)];
-        if ((KIND == 1u && value > best) || (KIND == 2u && value < best)) {
+        let better = (KIND == 1u && value > best) || (KIND == 2u && value < best) || is_nan(value);
+        if (better && !is_nan(best)) {
             best = value;
             at = r;
         }

@@ -133,13 +133,13 @@ impl Tensor {
     /// The larger of the two; where they are equal each gets half of the gradient, as in PyTorch.
     #[track_caller]
     pub fn maximum(&self, other: &Tensor) -> Tensor {
-        self.elementwise("maximum", "max({0}, {1})", other, |n| share(n, n.x(0).gt(n.x(1))))
+        self.elementwise("maximum", "max_({0}, {1})", other, |n| share(n, n.x(0).gt(n.x(1))))
     }
 
     /// The smaller of the two; where they are equal each gets half of the gradient.
     #[track_caller]
     pub fn minimum(&self, other: &Tensor) -> Tensor {
-        self.elementwise("minimum", "min({0}, {1})", other, |n| share(n, n.x(0).lt(n.x(1))))
+        self.elementwise("minimum", "min_({0}, {1})", other, |n| share(n, n.x(0).lt(n.x(1))))
     }
 
     /// `self` to the power `other`; a negative base needs a whole exponent.

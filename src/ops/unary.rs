@@ -97,7 +97,7 @@ impl Tensor {
     /// `x` between `min` and `max`; the gradient is 0 outside.
     #[track_caller]
     pub fn clamp(&self, min: f32, max: f32) -> Tensor {
-        self.unary("clamp", "clamp({0}, {a}, {b})", &[min, max], |n, args| {
+        self.unary("clamp", "clamp_({0}, {a}, {b})", &[min, max], |n, args| {
             let inside = n.x(0).ge_scalar(args[0]) * n.x(0).le_scalar(args[1]);
             Some(n.dy() * inside)
         })
@@ -106,7 +106,7 @@ impl Tensor {
     /// `hardtanh`: [`Tensor::clamp`], whose gradient is 0 at the bounds themselves.
     #[track_caller]
     pub fn hardtanh(&self, min: f32, max: f32) -> Tensor {
-        self.unary("hardtanh", "clamp({0}, {a}, {b})", &[min, max], |n, args| {
+        self.unary("hardtanh", "clamp_({0}, {a}, {b})", &[min, max], |n, args| {
             let inside = n.x(0).gt_scalar(args[0]) * n.x(0).lt_scalar(args[1]);
             Some(n.dy() * inside)
         })
@@ -217,7 +217,7 @@ impl Tensor {
     /// `min(max(x / 6 + 1/2, 0), 1)`.
     #[track_caller]
     pub fn hardsigmoid(&self) -> Tensor {
-        self.unary("hardsigmoid", "clamp({0} / 6.0 + 0.5, 0.0, 1.0)", &[], |n, _| {
+        self.unary("hardsigmoid", "clamp_({0} / 6.0 + 0.5, 0.0, 1.0)", &[], |n, _| {
             let inside = n.x(0).gt_scalar(-3.0) * n.x(0).lt_scalar(3.0);
             Some(n.dy() * inside * (1.0 / 6.0))
         })
@@ -226,7 +226,7 @@ impl Tensor {
     /// `x min(max(x / 6 + 1/2, 0), 1)`.
     #[track_caller]
     pub fn hardswish(&self) -> Tensor {
-        self.unary("hardswish", "({0} * clamp({0} / 6.0 + 0.5, 0.0, 1.0))", &[], |n, _| {
+        self.unary("hardswish", "({0} * clamp_({0} / 6.0 + 0.5, 0.0, 1.0))", &[], |n, _| {
             let x = n.x(0);
             let inside = x.ge_scalar(-3.0) * x.le_scalar(3.0);
             Some(n.dy() * (inside * (x / 3.0 + 0.5) + x.gt_scalar(3.0)))

@@ -2,6 +2,10 @@
 
 use serde_json::{Value, json};
 
+use shadegrad::Graph;
+use shadegrad::ops::{CrossEntropy, Reduction, Window};
+
+use crate::support::engine;
 use crate::support::reference::{Array, Random};
 use crate::trial::*;
 
@@ -99,4 +103,43 @@ fn gates() {
         let inputs = named([("x", random.normal(x)), ("weight", weight)]);
         check(&gpu(0), "prelu", &no_attrs(), &inputs, Bound::Values(2e-5, 2e-5), &mut random);
     }
+}
+
+/// A network that has diverged must not look healthy: what is made from a NaN is one, and nothing else is.
+#[test]
+fn a_nan_gets_through() {
+    let values = [0.5, f32::NAN, 1.5, 0.25];
+    let graph = Graph::new();
+    let x = graph.input([4]);
+    let mut outputs = Vec::new();
+    for (op, attrs, _) in unary().into_iter().filter(|(op, ..)| *op != "sign") {
+        let y = engine::pointwise(op, &attrs, &[("x".to_owned(), x.clone())].into()).expect("an op of the engine");
+        outputs.push((op, y, vec![1]));
+    }
+    let (one, image) = (graph.full([4], 1.0), x.reshape([1, 1, 1, 4]));
+    let pair = Window::new([1, 2]);
+    outputs.extend([
+        ("maximum, left", x.maximum(&one), vec![1]),
+        ("maximum, right", one.maximum(&x), vec![1]),
+        ("minimum, left", x.minimum(&one), vec![1]),
+        ("minimum, right", one.minimum(&x), vec![1]),
+        ("amax", x.reshape([2, 2]).amax(&[1], false), vec![0]),
+        ("amin", x.reshape([2, 2]).amin(&[1], false), vec![0]),
+        ("max_pool2d", image.max_pool2d(&pair), vec![0]),
+        ("avg_pool2d", image.avg_pool2d(&pair), vec![0]),
+        ("softmax", x.reshape([2, 2]).softmax(1), vec![0, 1]),
+        ("logsumexp", x.reshape([2, 2]).logsumexp(1, false), vec![0]),
+    ]);
+    let labels = graph.constant_u32([2], &[0, 1]);
+    let losses = CrossEntropy::new().reduction(Reduction::None);
+    outputs.push(("cross_entropy", x.reshape([2, 2]).cross_entropy_with(&labels, &losses), vec![0]));
+    let place = x.argmax(&[0], false);
+    let program = gpu(0).compile(&graph.function(outputs.iter().map(|o| &o.1).chain([&place]))).expect("a program");
+    program.write(&x, &values).expect("an input").run().expect("a run");
+    for (op, y, want) in outputs {
+        let got = program.read(&y).expect("an output");
+        let nans: Vec<usize> = (0..got.len()).filter(|&i| got[i].is_nan()).collect();
+        assert_eq!(nans, want, "{op} of {values:?}: {got:?}");
+    }
+    assert_eq!(program.read_u32(&place).expect("a place"), [1]);
 }
