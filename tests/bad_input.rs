@@ -274,6 +274,7 @@ fn values_that_do_not_fit() {
     let rows = x.index_select(0, &g.input_u32([1]));
     let gpu = gpu();
     let program = gpu.compile(&g.function([&loss, &rows])).expect("a program");
+    says(program.run(), &["input0 (f32[2, 3])", "never written"]);
     says(program.write(&x, &[0.0; 5]), &["5 values of f32", "f32[2, 3]"]);
     says(program.write_u32(&x, &[0; 6]), &["6 values of u32", "f32[2, 3]"]);
     says(program.write(&labels, &[0.0; 2]), &["2 values of f32", "u32[2]"]);

@@ -129,3 +129,79 @@ fn a_parameter_is_at_home_on_one_device_and_limits_are_named() -> Result<()> {
     assert!(message.contains("4294967296 bytes") && message.contains("smaller batch"), "{message}");
     Ok(())
 }
+
+#[test]
+fn the_memory_of_a_program_serves_the_next() -> Result<()> {
+    let gpu = Gpu::open(&Options { mirrors: Some(false), ..Options::default() })?;
+    let scale = |n: usize| {
+        let g = Graph::new();
+        let x = g.input([n]);
+        let y = &x * 2.0;
+        gpu.compile(&g.function([&y])).map(|program| (program, x, y))
+    };
+    let bytes = scale(1 << 16)?.0.bytes();
+    for _ in 0..3 {
+        let (program, x, y) = scale(1 << 16)?;
+        program.write(&x, &vec![1.5; 1 << 16])?.run()?;
+        assert!(program.read(&y)?.iter().all(|v| *v == 3.0));
+    }
+    // A program of another size takes none of it, and what it gives back comes on top.
+    drop(scale(1 << 10)?);
+    assert_eq!(gpu.trim(), bytes + 2 * 4096);
+    assert_eq!(gpu.trim(), 0);
+    Ok(())
+}
+
+/// Run by [`exhausted_memory_is_an_error_and_the_last_checkpoint_is_intact`] in a process that may not take much.
+#[test]
+#[ignore = "a part of another test"]
+fn with_little_memory() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("run.safetensors");
+    let gpu = Gpu::new()?;
+    let (net, step, loss) = training(&gpu)?;
+    let session = Session::new(&step, net.parameters(), 1)?;
+    step.run()?;
+    session.save(&path, 1, 0, &BTreeMap::new())?;
+    let saved = state_dict(&gpu, &net.parameters())?;
+    let before = step.read(&loss)?;
+
+    // 64 MiB in and 64 MiB out, until there is no more.
+    let hog = || {
+        let g = Graph::new();
+        gpu.compile(&g.function([&(g.input([16 << 20]) * 2.0)]))
+    };
+    let mut hogs = Vec::new();
+    let error = loop {
+        match hog() {
+            Ok(program) => hogs.push(program),
+            Err(error) => break error,
+        }
+        assert!(hogs.len() < 100, "12.8 GB were granted");
+    };
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    assert!(error.to_string().contains("smaller batch"), "{error}");
+
+    // Nothing that was there is harmed, and training goes on.
+    assert_eq!(state_dict(&gpu, &net.parameters())?, saved);
+    assert_eq!(Checkpoint::load(&path)?.model, saved);
+    step.run()?;
+    assert!(step.read(&loss)?[0] < before[0]);
+    // What some give back is enough for one more.
+    hogs.truncate(hogs.len().saturating_sub(2));
+    hog().map(drop)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn exhausted_memory_is_an_error_and_the_last_checkpoint_is_intact() {
+    if !adapters().first().is_some_and(|a| a.get_info().device_type == wgpu::DeviceType::Cpu) {
+        println!("NOT RUN: only where the device's memory is the process's can it be limited");
+        return;
+    }
+    let test = std::env::current_exe().expect("this test");
+    let limited = format!("ulimit -v 6000000; exec '{}' --exact with_little_memory --ignored", test.display());
+    let output = std::process::Command::new("sh").args(["-c", &limited]).output().expect("a shell");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -4,6 +4,7 @@ mod adapter;
 mod memory;
 mod mirror;
 mod pipeline;
+mod pool;
 mod profile;
 mod program;
 mod readback;
@@ -17,6 +18,7 @@ pub use readback::Readback;
 use crate::graph::{Caps, Function};
 use crate::{Error, Result};
 use pipeline::Pipelines;
+use pool::Pool;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +36,7 @@ struct Shared {
     caps: Caps,
     checked: bool,
     pipelines: Pipelines,
+    pool: Pool,
     /// Buffers that read-backs go through, waiting for the next one.
     staging: Mutex<Vec<wgpu::Buffer>>,
     /// The driver's words, once it has reported the device lost.
@@ -77,8 +80,18 @@ impl Gpu {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let caps = adapter::caps(&device, &info, options);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let (checked, pipelines) = (options.checked, Pipelines::default());
-        Gpu(Arc::new(Shared { id, device, queue, info, caps, checked, pipelines, staging: Mutex::default(), lost }))
+        Gpu(Arc::new(Shared {
+            id,
+            device,
+            queue,
+            info,
+            caps,
+            checked: options.checked,
+            pipelines: Pipelines::default(),
+            pool: Pool::default(),
+            staging: Mutex::default(),
+            lost,
+        }))
     }
 
     /// The device.

@@ -87,7 +87,7 @@ impl Program {
         if clock == Clock::Device && !self.stamps() {
             return Err(Error::argument("profile", "this device was opened without timestamp queries"));
         }
-        self.run()?;
+        self.submit()?;
         self.gpu().wait()?;
         let mut times = vec![Vec::new(); self.dispatches.len()];
         for _ in 0..REPEATS {

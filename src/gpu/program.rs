@@ -7,7 +7,7 @@ use super::sanitize::Sanitizer;
 use super::{Gpu, Readback, lock};
 use crate::graph::mirror::Texture;
 use crate::graph::plan::{Binding, Memory, Plan, Port, Region, Step, params};
-use crate::graph::{DType, Function, Param, Place, Tensor};
+use crate::graph::{DType, Function, Param, Place, Tensor, Value};
 use crate::ops::ticking;
 use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
@@ -28,6 +28,8 @@ pub struct Program {
     pub(super) params: Vec<Param>,
     settings: Vec<(String, Param, usize)>,
     submitted: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+    /// Inputs that have not been written yet.
+    missing: Mutex<Vec<Value>>,
     slabs: HashMap<u64, Arc<Slab>>,
     sanitizer: Option<Sanitizer>,
 }
@@ -81,13 +83,14 @@ impl Program {
         let sanitizer = if gpu.caps().guard > 0 { Some(Sanitizer::new(&plan.steps)?) } else { None };
         let mut buffers = Vec::new();
         for buffer in &plan.buffers {
-            let made = gpu.buffer("program", buffer.bytes as u64)?;
+            let made = gpu.pooled("program", buffer.bytes as u64)?;
             if let Some(words) = &buffer.constant {
                 gpu.queue().write_buffer(&made, 0, bytemuck::cast_slice(words));
             }
             buffers.push(made);
         }
         let textures = plan.textures.iter().map(|texture| gpu.texture(texture)).collect::<Result<_>>()?;
+        let missing = plan.inputs.iter().map(|port| port.value).collect();
         let mut program = Program {
             gpu: gpu.clone(),
             graph: function.graph.id(),
@@ -98,6 +101,7 @@ impl Program {
             params,
             settings: function.settings.clone(),
             submitted: Mutex::default(),
+            missing: Mutex::new(missing),
             slabs,
             sanitizer,
         };
@@ -187,6 +191,7 @@ impl Program {
         }
         let buffer = self.memory(port.region.memory);
         self.gpu.queue().write_buffer(buffer, port.region.offset as u64, bytemuck::cast_slice(words));
+        lock(&self.missing).retain(|value| *value != port.value);
         Ok(self)
     }
 
@@ -203,7 +208,8 @@ impl Program {
     }
 
     /// Records the program into an encoder of the caller's; submits nothing. It is one compute pass, but on adapters
-    /// where operands are read through textures (see [`crate::graph::mirror`]).
+    /// where operands are read through textures (see [`crate::graph::mirror`]). The program's memory serves others once
+    /// it is dropped, so it has to live until the encoder is submitted.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         record(&self.dispatches, encoder);
     }
@@ -215,9 +221,19 @@ impl Program {
     /// each of them wrote is examined.
     ///
     /// # Errors
-    /// What the device reports; [`Error::Sanitizer`] for a kernel that wrote outside its outputs, left a part of them
-    /// unwritten, or made a NaN.
+    /// An input that was never written; what the device reports; [`Error::Sanitizer`] for a kernel that wrote outside
+    /// its outputs, left a part of them unwritten, or made a NaN.
     pub fn run(&self) -> Result<()> {
+        if let Some(value) = lock(&self.missing).first() {
+            let port = self.plan.inputs.iter().find(|port| port.value == *value);
+            let what = port.map_or_else(String::new, |port| format!("{} ({})", port.name, port.desc));
+            return Err(Error::argument(what, "this input was never written; write it before the first run"));
+        }
+        self.submit()
+    }
+
+    /// [`Program::run`] whatever the inputs hold.
+    pub(super) fn submit(&self) -> Result<()> {
         if let Some(sanitizer) = &self.sanitizer {
             return sanitizer.run(self);
         }
@@ -270,6 +286,12 @@ impl Program {
     pub fn bytes(&self) -> u64 {
         let textures = self.plan.textures.iter().map(Texture::bytes).sum::<usize>();
         self.buffers.iter().map(wgpu::Buffer::size).sum::<u64>() + textures as u64
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.gpu.recycle(self.buffers.drain(..));
     }
 }
 
