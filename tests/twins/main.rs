@@ -13,3 +13,35 @@ mod reductions;
 mod second;
 mod trial;
 mod windows;
+
+/// All of it once more in a process of its own, on another adapter or within WebGPU's default limits.
+fn elsewhere(adapter: &str, webgpu_limits: bool) {
+    let present = shadegrad::gpu::adapters().iter().any(|a| a.get_info().backend.to_string() == adapter);
+    if !present {
+        println!("NOT RUN: there is no {adapter} adapter here");
+        return;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
+    child.args(["--skip", "elsewhere_"]).env("SHADEGRAD_ADAPTER", adapter);
+    if webgpu_limits {
+        child.env(trial::WEBGPU_LIMITS, "1");
+    }
+    let output = child.output().expect("a process");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains(" passed; 0 failed") && !told.contains(" 0 passed"), "{told}");
+}
+
+#[test]
+fn elsewhere_gl() {
+    elsewhere("gl", false);
+}
+
+#[test]
+fn elsewhere_gl_with_webgpu_limits() {
+    elsewhere("gl", true);
+}
+
+#[test]
+fn elsewhere_vulkan_with_webgpu_limits() {
+    elsewhere("vulkan", true);
+}

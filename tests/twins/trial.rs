@@ -30,10 +30,14 @@ pub const VALUES: Bound = Bound::Values(1e-5, 2e-6);
 /// Nothing is computed.
 pub const EXACT: Bound = Bound::Values(0.0, 0.0);
 
+/// Set in the environment of a run within WebGPU's default limits.
+pub const WEBGPU_LIMITS: &str = "TWINS_WEBGPU_LIMITS";
+
 /// The adapter with the n-th kernels; each test's thread has its own devices.
 pub fn gpu(candidate: usize) -> Gpu {
     static OPEN: Mutex<Option<HashMap<(ThreadId, usize), Gpu>>> = Mutex::new(None);
-    let options = || Options { webgpu_limits: candidate == 9, candidate: Some(candidate % 9), ..Options::default() };
+    let webgpu_limits = candidate == 9 || std::env::var_os(WEBGPU_LIMITS).is_some();
+    let options = || Options { webgpu_limits, candidate: Some(candidate % 9), ..Options::default() };
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = open.get_or_insert_default().entry((current().id(), candidate));
     known.or_insert_with(|| Gpu::open(&options()).expect("an adapter")).clone()
