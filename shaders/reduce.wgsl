@@ -33,6 +33,14 @@ fn combine(a: f32, b: f32) -> f32 {
     }
 }
 
+fn combine4(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    switch (KIND) {
+        case 0u: { return a + b; }
+        case 3u: { return a * b; }
+        default: { return vec4<f32>(combine(a.x, b.x), combine(a.y, b.y), combine(a.z, b.z), combine(a.w, b.w)); }
+    }
+}
+
 fn identity() -> f32 {
     switch (KIND) {
         case 1u: { return -3.4028234663852886e38; }
@@ -103,8 +111,7 @@ fn reduce_vec4(
     let share = share_of(id);
     var total = vec4<f32>(identity());
     for (var r = share.first; r < share.last; r += share.step) {
-        let v = x4[place(share.result, r * 4u) / 4u];
-        total = vec4<f32>(combine(total.x, v.x), combine(total.y, v.y), combine(total.z, v.z), combine(total.w, v.w));
+        total = combine4(total, x4[place(share.result, r * 4u) / 4u]);
     }
     finish(share, combine(combine(total.x, total.y), combine(total.z, total.w)));
 }
