@@ -107,7 +107,7 @@ impl Op for Copy {
                 .bind([Arg::In(0), Arg::Out(0)])
                 .grid(caps.fold(io.elements().div_ceil(64) + 1))
         };
-        vec![Candidate { name: "planned", kernels: self.0.iter().map(kernel).collect(), scratch: Vec::new() }]
+        vec![Candidate::new("planned", self.0.iter().map(kernel).collect(), Vec::new())]
     }
 }
 
@@ -128,7 +128,7 @@ impl Op for ByScratch {
         let kernel = |entry| Kernel::new(FAULTS, entry).set("COUNT", io.elements()).grid([2, 1, 1]);
         let first = kernel(self.0).bind([Arg::In(0), Arg::ScratchOut(0)]);
         let second = kernel("right").bind([Arg::ScratchIn(0), Arg::Out(0)]);
-        vec![Candidate { name: "scratch", kernels: vec![first, second], scratch: vec![io.elements() * 4] }]
+        vec![Candidate::new("scratch", vec![first, second], vec![io.elements() * 4])]
     }
 }
 

@@ -19,7 +19,7 @@ struct Key {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Buffer { read_only: bool },
-    Texture(Texel),
+    Texture { texel: Texel, read_only: bool },
 }
 
 impl Kind {
@@ -30,8 +30,11 @@ impl Kind {
                 has_dynamic_offset: false,
                 min_binding_size: None,
             },
-            Kind::Texture(texel) => wgpu::BindingType::StorageTexture {
-                access: wgpu::StorageTextureAccess::ReadOnly,
+            Kind::Texture { texel, read_only } => wgpu::BindingType::StorageTexture {
+                access: match read_only {
+                    true => wgpu::StorageTextureAccess::ReadOnly,
+                    false => wgpu::StorageTextureAccess::ReadWrite,
+                },
                 format: mirror::format(texel),
                 view_dimension: wgpu::TextureViewDimension::D2,
             },
@@ -41,8 +44,8 @@ impl Kind {
 
 impl Key {
     fn new(step: &Step, plan: &Plan) -> Key {
-        let bindings = step.bindings.iter().map(|binding| match binding.mirror {
-            Some(texture) => Kind::Texture(plan.textures[texture].texel),
+        let bindings = step.bindings.iter().map(|binding| match binding.texture {
+            Some(texture) => Kind::Texture { texel: plan.textures[texture].texel, read_only: !binding.writes },
             None => Kind::Buffer { read_only: !binding.writes },
         });
         Key { text: step.source.clone(), entry: step.kernel.entry, bindings: bindings.collect() }

@@ -115,7 +115,7 @@ impl Program {
         let bind = |(pipeline, step): (Arc<Pipeline>, &Step)| {
             let resource = |(n, binding): (usize, &Binding)| wgpu::BindGroupEntry {
                 binding: n as u32,
-                resource: match binding.mirror {
+                resource: match binding.texture {
                     Some(texture) => wgpu::BindingResource::TextureView(&views[texture]),
                     None => wgpu::BindingResource::Buffer(self.stretch(&binding.region)),
                 },
@@ -133,7 +133,7 @@ impl Program {
     }
 
     fn mirror(&self, binding: &Binding) -> Option<Mirror> {
-        let texture = self.textures[binding.mirror?].clone();
+        let texture = self.textures[binding.texture.filter(|_| !binding.writes)?].clone();
         let stretch = self.stretch(&binding.region);
         let bytes = stretch.size.map_or(0, std::num::NonZeroU64::get);
         Some(Mirror { buffer: stretch.buffer.clone(), offset: stretch.offset, bytes, texture })
@@ -183,10 +183,7 @@ impl Program {
             let message = format!("{} values of {dtype} were written to the input {}", words.len(), port.desc);
             return Err(Error::argument("write", message));
         }
-        if let Some((bound, except)) = &port.bound
-            && let Some(at) = words.iter().position(|w| w >= bound && !except.contains(w))
-        {
-            let message = format!("element {at} is {}, but must be below {bound}", words[at]);
+        if let Some(Err(message)) = port.allowed.as_ref().map(|allowed| allowed.check(words)) {
             return Err(Error::argument("labels or indices", message));
         }
         let buffer = self.memory(port.region.memory);

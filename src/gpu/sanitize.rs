@@ -9,7 +9,7 @@
 //! - state of others: a slab's bytes changed outside the parameters that the op declares.
 //!
 //! A write or read further away than a guard is long goes unseen, and so does a read past the end of a parameter,
-//! whose neighbour in the slab follows it.
+//! whose neighbour in the slab follows it, and whatever happens in a scratch texture.
 
 use super::program::record;
 use super::{Gpu, Program};
@@ -146,8 +146,8 @@ impl Watch<'_> {
 
     /// The region of binding `n`, if it is an output: written, and no state.
     fn output(&self, n: usize) -> Option<Region> {
-        let Binding { region, writes, .. } = self.step.bindings[n];
-        (writes && matches!(region.memory, Memory::Own(_))).then_some(region)
+        let Binding { region, writes, texture } = self.step.bindings[n];
+        (writes && texture.is_none() && matches!(region.memory, Memory::Own(_))).then_some(region)
     }
 
     /// Elements of a region, elements that a kernel may touch for binding `n`, and elements with the guard.
@@ -167,8 +167,9 @@ impl Watch<'_> {
     /// Fills the guard behind binding `n`, and the output if it is one; gives its contents where an earlier dispatch
     /// of the candidate wrote a part of it.
     fn prepare(&self, n: usize) -> Result<Option<Vec<u32>>> {
-        let region = self.step.bindings[n].region;
-        if let Memory::Slab(_) = region.memory {
+        let Binding { region, writes, texture } = self.step.bindings[n];
+        // Neither slabs nor scratch textures have guards.
+        if matches!(region.memory, Memory::Slab(_)) || (writes && texture.is_some()) {
             return Ok(None);
         }
         let (elements, reach, all) = self.extents(n);

@@ -49,12 +49,14 @@ pub enum Arg {
     Slab(usize),
     /// The one buffer in which the op's packed inputs lie, read.
     Pack,
+    /// The n-th scratch texture of the candidate (`texture_storage_2d<r32float, read_write>`), written and read here.
+    Texels(usize),
 }
 
 impl Arg {
     /// Whether the kernel may write through this binding.
     pub fn writes(&self) -> bool {
-        matches!(self, Arg::Out(_) | Arg::ScratchOut(_) | Arg::State(_) | Arg::Slab(_))
+        matches!(self, Arg::Out(_) | Arg::ScratchOut(_) | Arg::State(_) | Arg::Slab(_) | Arg::Texels(_))
     }
 }
 
@@ -178,11 +180,18 @@ pub struct Candidate {
     pub kernels: Vec<Kernel>,
     /// Sizes of the scratch buffers in bytes.
     pub scratch: Vec<usize>,
+    /// Elements of the scratch textures, [`super::mirror::ROW`] to a row; at most one of them.
+    pub texels: Vec<usize>,
 }
 
 impl Candidate {
     /// One dispatch without scratch memory.
     pub fn single(name: &'static str, kernel: Kernel) -> Self {
-        Candidate { name, kernels: vec![kernel], scratch: Vec::new() }
+        Candidate::new(name, vec![kernel], Vec::new())
+    }
+
+    /// Dispatches that share scratch buffers of these sizes in bytes.
+    pub fn new(name: &'static str, kernels: Vec<Kernel>, scratch: Vec<usize>) -> Self {
+        Candidate { name, kernels, scratch, texels: Vec::new() }
     }
 }

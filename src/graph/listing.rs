@@ -21,9 +21,10 @@ impl fmt::Display for Plan {
                         Memory::Own(id) => format!("b{id}"),
                         Memory::Slab(id) => format!("p{id}+{}", binding.region.offset),
                     };
-                    match binding.mirror {
-                        _ if binding.writes => format!(">{name}"),
+                    match binding.texture {
+                        Some(texture) if binding.writes => format!(">t{texture}"),
                         Some(texture) => format!("{name}~t{texture}"),
+                        None if binding.writes => format!(">{name}"),
                         None => name,
                     }
                 })

@@ -83,13 +83,13 @@ pub(super) fn mirror(plan: &mut Plan, caps: &Caps) {
             continue;
         }
         // A table of which little is read is not worth copying.
+        let mut taken: Vec<usize> = step.bindings.iter().filter_map(|binding| binding.texture).collect();
         let worth = |b: &Binding| {
             let elements = b.region.bytes as u64 / 4;
             !b.writes && elements > 0 && (elements <= work || caps.mirrors_from == 0)
         };
-        let mut chosen: Vec<usize> = (0..step.bindings.len()).filter(|&n| worth(&step.bindings[n])).collect();
-        chosen.sort_by_key(|&n| std::cmp::Reverse(step.bindings[n].region.bytes));
-        let mut taken = Vec::new();
+        // Kernels bind first what they read most.
+        let chosen: Vec<usize> = (0..step.bindings.len()).filter(|&n| worth(&step.bindings[n])).collect();
         for binding in chosen {
             if taken.len() < caps.mirrors {
                 taken.extend(attach(step, binding, &mut plan.textures, &taken, caps.guard));
@@ -115,7 +115,7 @@ fn attach(
     });
     textures[id].rows = textures[id].rows.max(rows);
     step.source = source;
-    step.bindings[binding].mirror = Some(id);
+    step.bindings[binding].texture = Some(id);
     Some(id)
 }
 

@@ -29,6 +29,7 @@ pub use tensor::Tensor;
 use crate::{Error, Result};
 use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,11 +88,37 @@ impl Node {
     }
 }
 
+/// The values that elements of a u32 input may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// From the first to below the last.
+    pub range: Range<u32>,
+    /// Others.
+    pub except: Vec<u32>,
+}
+
+impl Allowed {
+    /// What is wrong with these words, if anything is.
+    pub(crate) fn check(&self, words: &[u32]) -> Result<(), String> {
+        let wrong = |word: &u32| !self.range.contains(word) && !self.except.contains(word);
+        match words.iter().position(wrong) {
+            None => Ok(()),
+            Some(at) if self.range.start == 0 => {
+                Err(format!("element {at} is {}, but must be below {}", words[at], self.range.end))
+            }
+            Some(at) => {
+                let (first, last) = (self.range.start, self.range.end.saturating_sub(1));
+                Err(format!("element {at} is {}, but must be from {first} to {last}", words[at]))
+            }
+        }
+    }
+}
+
 pub(crate) struct Inner {
     pub(crate) id: u64,
     pub(crate) nodes: Vec<Node>,
-    /// For each label-like input: it must stay below this bound, which is checked when it is written.
-    pub(crate) bounds: HashMap<usize, (u32, Vec<u32>)>,
+    /// What label-like inputs may hold, which is checked when they are written.
+    pub(crate) bounds: HashMap<usize, Allowed>,
     /// The first mistake: op, message, site.
     error: Option<[String; 3]>,
     known: HashMap<String, usize>,
@@ -239,8 +266,9 @@ impl Graph {
         self.inner().random.as_ref().map(|(param, _)| param.clone())
     }
 
-    /// Declares that the u32 input behind `tensor` must stay below `bound` (or be one of `except`); writes check it.
-    pub(crate) fn bound(&self, tensor: &Tensor, bound: u32, except: &[u32]) {
+    /// Declares that the elements of the u32 input behind `tensor` must lie in `range` (or be one of `except`); writes
+    /// check it.
+    pub(crate) fn bound(&self, tensor: &Tensor, range: Range<u32>, except: &[u32]) {
         let mut inner = self.0.borrow_mut();
         let mut node = tensor.value().node;
         while let (Source::Op(op), Some(input)) = (&inner.nodes[node].source, inner.nodes[node].inputs.first()) {
@@ -250,7 +278,8 @@ impl Graph {
             node = input.node;
         }
         if matches!(inner.nodes[node].source, Source::Input(_)) {
-            inner.bounds.insert(node, (bound, except.to_vec()));
+            let known = inner.bounds.entry(node).or_insert_with(|| Allowed { range: range.clone(), except: except.into() });
+            known.range = known.range.start.max(range.start)..known.range.end.min(range.end);
         }
     }
 

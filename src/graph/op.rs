@@ -112,6 +112,8 @@ pub struct Io<'a> {
     pub inputs: &'a [Desc],
     /// Descriptions of the outputs.
     pub outputs: &'a [Desc],
+    /// Whether anything reads them; memory is only given to those that something reads or a kernel binds.
+    pub used: &'a [bool],
     /// Places of the state, in the order of [`Op::state`].
     pub state: &'a [Place],
     /// Element offsets of the packed inputs in their common buffer.

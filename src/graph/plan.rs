@@ -1,8 +1,8 @@
 //! The planning pass: from fused units to dispatches over recycled buffers.
 
 use super::fuse::{Fused, Unit, fuse};
-use super::mirror::{self, Texture};
-use super::{Arg, Candidate, Caps, Desc, Function, Inner, Io, Kernel, Param, Place, Source, Value, wgsl};
+use super::mirror::{self, Texel, Texture};
+use super::{Allowed, Arg, Candidate, Caps, DType, Desc, Function, Inner, Io, Kernel, Param, Place, Source, Value, wgsl};
 use crate::ops::pointwise;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -47,8 +47,8 @@ pub struct Binding {
     pub region: Region,
     /// Whether the kernel may write there.
     pub writes: bool,
-    /// The texture of [`Plan::textures`] that a copy of the memory is read through.
-    pub mirror: Option<usize>,
+    /// The texture of [`Plan::textures`] that stands for the memory: a copy that is read, or scratch that is written.
+    pub texture: Option<usize>,
 }
 
 /// One dispatch with its bindings resolved.
@@ -85,8 +85,8 @@ pub struct Port {
     pub desc: Desc,
     /// Where it lies.
     pub region: Region,
-    /// A bound that its elements must stay below, and exceptions from it.
-    pub bound: Option<(u32, Vec<u32>)>,
+    /// What its elements may be.
+    pub allowed: Option<Allowed>,
 }
 
 /// A compiled graph as data: dispatches in order over planned buffers.
@@ -146,11 +146,11 @@ impl Plan {
                 name: inner.nodes[value.node].name(),
                 desc: tensor.desc().clone(),
                 region,
-                bound: None,
+                allowed: None,
             });
         }
-        let (buffers, steps, inputs) = (planner.buffers, planner.steps, planner.inputs);
-        let mut plan = Plan { buffers, textures: Vec::new(), steps, inputs, outputs };
+        let Planner { buffers, textures, steps, inputs, .. } = planner;
+        let mut plan = Plan { buffers, textures, steps, inputs, outputs };
         mirror::mirror(&mut plan, caps);
         Ok(plan)
     }
@@ -175,6 +175,7 @@ struct Planner<'a> {
     free: Vec<usize>,
     tables: HashMap<Arc<[u32]>, usize>,
     buffers: Vec<Buffer>,
+    textures: Vec<Texture>,
     steps: Vec<Step>,
     emitted: usize,
     inputs: Vec<Port>,
@@ -193,6 +194,7 @@ impl<'a> Planner<'a> {
             free: Vec::new(),
             tables: HashMap::new(),
             buffers: Vec::new(),
+            textures: Vec::new(),
             steps: Vec::new(),
             emitted: 0,
             inputs: Vec::new(),
@@ -294,6 +296,18 @@ impl<'a> Planner<'a> {
         Ok(Region { memory: Memory::Own(id), offset: 0, bytes })
     }
 
+    /// A texture for a candidate to write and read; candidates run one after the other, so one serves all.
+    fn texels(&mut self, elements: usize) -> usize {
+        let texel = Texel { dtype: DType::F32, four: false };
+        let known = self.textures.iter().position(|texture| texture.texel == texel);
+        let id = known.unwrap_or_else(|| {
+            self.textures.push(Texture { texel, rows: 0 });
+            self.textures.len() - 1
+        });
+        self.textures[id].rows = self.textures[id].rows.max(elements.div_ceil(mirror::ROW));
+        id
+    }
+
     fn constant(&mut self, words: &Arc<[u32]>) -> Region {
         let id = match self.tables.get(words) {
             Some(&id) => id,
@@ -323,8 +337,8 @@ impl<'a> Planner<'a> {
                 self.limit(format!("the input {desc}"), padded)?;
                 self.buffers.push(Buffer { bytes: padded, constant: None });
                 let region = Region { memory: Memory::Own(self.buffers.len() - 1), offset: 0, bytes };
-                let bound = self.inner.bounds.get(&value.node).cloned();
-                self.inputs.push(Port { value, name: name.clone(), desc: desc.clone(), region, bound });
+                let allowed = self.inner.bounds.get(&value.node).cloned();
+                self.inputs.push(Port { value, name: name.clone(), desc: desc.clone(), region, allowed });
                 region
             }
             Source::Op(op) => {
@@ -361,16 +375,9 @@ impl<'a> Planner<'a> {
         if let Some(pack) = pack {
             self.gather_pack(&unit.inputs[..op.packed(unit.inputs.len())], &inputs, pack, &offsets)?;
         }
-        let mut outputs = Vec::new();
-        for &value in &unit.outputs {
-            let region = match self.packed.get(&value) {
-                Some(region) => *region,
-                None => self.allocate(&format!("{} ({})", unit.label, self.desc(value)), self.desc(value).bytes())?,
-            };
-            self.regions.insert(value, region);
-            outputs.push(region);
-        }
+        let used: Vec<bool> = unit.outputs.iter().map(|value| self.last.contains_key(value)).collect();
         if !unit.outputs.is_empty() && unit.outputs.iter().all(|&v| self.desc(v).elements() == 0) {
+            self.place_outputs(unit, &used)?;
             self.release(at, unit);
             return Ok(());
         }
@@ -382,7 +389,8 @@ impl<'a> Planner<'a> {
         let candidate = if unit.pointwise {
             pointwise::lower(unit, &out_descs[0], self.caps)
         } else {
-            let io = Io { inputs: &in_descs, outputs: &node.outputs, state: &places, pack: &element_offsets };
+            let (inputs, outputs) = (&in_descs, &node.outputs);
+            let io = Io { inputs, outputs, used: &used, state: &places, pack: &element_offsets };
             let mut all = op.candidates(&io, self.caps);
             if all.is_empty() {
                 return Err(Error::argument(op.name(), "no kernel fits this device's limits for these shapes"));
@@ -393,12 +401,33 @@ impl<'a> Planner<'a> {
             }
             chosen
         };
+        let bound = |n| candidate.kernels.iter().any(|kernel| kernel.args.contains(&Arg::Out(n)));
+        let needed: Vec<bool> = used.iter().enumerate().map(|(n, used)| *used || bound(n)).collect();
+        let outputs = self.place_outputs(unit, &needed)?;
         let flops = op.flops(&in_descs, &out_descs)
             + unit.expr.as_ref().map_or(0, |e| (e.lines.len() * out_descs[0].elements()) as u64);
         let wiring = Wiring { inputs: [inputs, operands].concat(), outputs, state, pack };
         self.emit(&unit.label, candidate, &wiring, flops)?;
         self.release(at, unit);
         Ok(())
+    }
+
+    /// Gives the outputs that are needed their memory.
+    fn place_outputs(&mut self, unit: &Unit, needed: &[bool]) -> Result<Vec<Region>> {
+        let mut outputs = Vec::new();
+        for (&value, &needed) in unit.outputs.iter().zip(needed) {
+            let desc = self.desc(value);
+            let region = match self.packed.get(&value) {
+                Some(region) => *region,
+                None if needed => self.allocate(&format!("{} ({desc})", unit.label), desc.bytes())?,
+                None => Region { memory: Memory::Own(usize::MAX), offset: 0, bytes: 0 },
+            };
+            if needed {
+                self.regions.insert(value, region);
+            }
+            outputs.push(region);
+        }
+        Ok(outputs)
     }
 
     /// Copies packed inputs that were not computed in place.
@@ -421,12 +450,18 @@ impl<'a> Planner<'a> {
         for &bytes in &candidate.scratch {
             scratch.push(self.allocate(&format!("scratch of {label}"), bytes)?);
         }
+        let texels: Vec<usize> = candidate.texels.iter().map(|&elements| self.texels(elements)).collect();
         let mut flops = Some(flops);
         self.emitted += 1;
         for kernel in candidate.kernels {
             let mut bindings = Vec::new();
             for arg in &kernel.args {
+                let mut texture = None;
                 let region = match arg {
+                    Arg::Texels(n) => {
+                        texture = Some(texels[*n]);
+                        Region { memory: Memory::Own(usize::MAX), offset: 0, bytes: 0 }
+                    }
                     Arg::In(n) => wiring.inputs[*n],
                     Arg::Out(n) => wiring.outputs[*n],
                     Arg::ScratchIn(n) | Arg::ScratchOut(n) => scratch[*n],
@@ -438,7 +473,7 @@ impl<'a> Planner<'a> {
                     }
                     Arg::Pack => wiring.pack.ok_or_else(|| Error::argument(label, "it has no packed inputs"))?,
                 };
-                bindings.push(Binding { region, writes: arg.writes(), mirror: None });
+                bindings.push(Binding { region, writes: arg.writes(), texture });
             }
             if kernel.grid.iter().any(|&g| g > self.caps.groups) {
                 return Err(Error::Limit {

@@ -191,7 +191,7 @@ impl Tensor {
             return graph.poison("cross_entropy", message);
         }
         let except: Vec<u32> = options.ignore_index.into_iter().collect();
-        graph.bound(labels, self.shape()[1] as u32, &except);
+        graph.bound(labels, 0..self.shape()[1] as u32, &except);
         let rule = Rule {
             smoothing: options.label_smoothing,
             ignored: options.ignore_index,

@@ -135,9 +135,6 @@ pub(crate) fn split(
         .set("SPLITS", splits)
         .bind([Arg::ScratchIn(0), Arg::Out(0)])
         .grid(caps.fold(count.div_ceil(64)));
-    Candidate {
-        name,
-        kernels: vec![kernel.bind([Arg::ScratchOut(0)]).bind(behind.iter().cloned()), sum],
-        scratch: vec![count * splits * 4],
-    }
+    let kernel = kernel.bind([Arg::ScratchOut(0)]).bind(behind.iter().cloned());
+    Candidate::new(name, vec![kernel, sum], vec![count * splits * 4])
 }

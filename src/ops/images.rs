@@ -81,7 +81,7 @@ impl Tensor {
     pub fn image_batch(&self, indices: &Tensor, rule: &ImageBatch) -> Tensor {
         let g = self.graph();
         let size = Shape::from(rule.shape).elements();
-        g.bound(indices, (self.elements() * 4 / size.max(1)) as u32, &[]);
+        g.bound(indices, 0..(self.elements() * 4 / size.max(1)) as u32, &[]);
         let salt = if rule.shift > 0 || rule.mirror { g.salt() } else { 0 };
         let random = if salt > 0 { g.random() } else { g.constant_u32([2], &[0, 0]) };
         g.push1(Batch { rule: rule.clone(), salt }, &[self, indices, &random])

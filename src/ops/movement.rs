@@ -66,7 +66,7 @@ impl Op for Concat {
             kernels.push(one.replace("target_of", rule).bind([Arg::In(n), Arg::Out(0)]));
             start += input.shape[self.0];
         }
-        vec![Candidate { name: "scatter", kernels, scratch: Vec::new() }]
+        vec![Candidate::new("scatter", kernels, Vec::new())]
     }
 }
 
@@ -299,7 +299,7 @@ impl Tensor {
     pub fn index_select(&self, dim: isize, index: &Tensor) -> Tensor {
         match self.desc().shape.axis(dim) {
             Ok(axis) => {
-                self.graph().bound(index, self.shape()[axis] as u32, &[]);
+                self.graph().bound(index, 0..self.shape()[axis] as u32, &[]);
                 self.graph().push1(Gather { axis, whole: false, back: None }, &[self, index])
             }
             Err(message) => self.graph().poison("index_select", message),
@@ -317,7 +317,7 @@ impl Tensor {
             }
             Err(message) => return self.graph().poison("gather", message),
         };
-        self.graph().bound(index, self.shape()[axis] as u32, &[]);
+        self.graph().bound(index, 0..self.shape()[axis] as u32, &[]);
         let mut x = self.clone();
         for other in (0..self.rank()).filter(|&a| a != axis && index.shape()[a] < self.shape()[a]) {
             x = x.narrow(other as isize, 0, index.shape()[other]);
@@ -330,7 +330,7 @@ impl Tensor {
     pub fn one_hot(&self, classes: usize) -> Tensor {
         let mut shape = self.shape().to_vec();
         shape.push(classes);
-        self.graph().bound(self, classes as u32, &[]);
+        self.graph().bound(self, 0..classes as u32, &[]);
         let axis = shape.len() - 1;
         self.unsqueeze(-1).eq(&self.graph().push1(Iota { shape: shape.into(), axis }, &[]))
     }

@@ -147,7 +147,11 @@ impl Op for MaxPool {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let kernel = self.0.kernel("max_forward", &io.inputs[0], &io.outputs[0], io.elements(), caps);
-        vec![Candidate::single("direct", kernel.bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]))]
+        let kernel = match io.used[1] {
+            true => kernel.bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]),
+            false => kernel.choose("keep", "keep_nothing").bind([Arg::In(0), Arg::Out(0)]),
+        };
+        vec![Candidate::single("direct", kernel)]
     }
 
     fn epilogue(&self) -> bool {

@@ -135,7 +135,7 @@ impl Op for Reduce {
         }
         // Whole vec4s, where every line consists of them.
         let vectors = part(shape, &self.axes, true).in_vectors() && part(shape, &self.axes, false).keeps_vectors();
-        let mut candidate = Candidate { name: "staged", kernels: Vec::new(), scratch: Vec::new() };
+        let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
         let (mut entry, mut length) = if vectors { ("reduce_vec4", length / 4) } else { ("reduce", length) };
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {

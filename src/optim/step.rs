@@ -118,7 +118,7 @@ impl Op for Norm {
             kernel("gather_parts").bind([Arg::ScratchIn(0), Arg::ScratchOut(1)]),
             kernel("root").bind([Arg::ScratchIn(1), Arg::Out(0)]),
         ];
-        vec![Candidate { name: "staged", kernels, scratch: vec![chunks * 4, parts * 4] }]
+        vec![Candidate::new("staged", kernels, vec![chunks * 4, parts * 4])]
     }
 }
 
@@ -233,7 +233,7 @@ impl Op for Step {
             }
             kernels.push(kernel("step").set("CHUNKS", chunks).bind(args(table, *weight)).grid(caps.fold(chunks)));
         }
-        vec![Candidate { name: "chunks", kernels, scratch: Vec::new() }]
+        vec![Candidate::new("chunks", kernels, Vec::new())]
     }
 
     fn flops(&self, _inputs: &[Desc], _outputs: &[Desc]) -> u64 {
