@@ -137,6 +137,7 @@ pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Op
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         subgroup: subgroups.then_some(info.subgroup_min_size),
         cpu,
+        threads: if cpu { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 },
         mirrors: mirrors as usize,
         mirrors_from: if options.mirrors.is_some() { 0 } else { MIRRORS_FROM },
         candidate: options.candidate.unwrap_or(0),

@@ -21,6 +21,8 @@ pub struct Caps {
     pub subgroup: Option<u32>,
     /// The adapter is a CPU: a workgroup's invocations are SIMD lanes, workgroup memory and barriers are slow.
     pub cpu: bool,
+    /// Workgroups that run at the same time on a CPU adapter; 0 on others.
+    pub threads: usize,
     /// How many operands of a dispatch may be read through textures (see [`super::mirror`]); 0 where buffers are as fast.
     pub mirrors: usize,
     /// Operations or elements that a dispatch must be worth to have its operands copied into textures.
@@ -45,6 +47,7 @@ impl Caps {
             alignment: 256,
             subgroup: None,
             cpu: false,
+            threads: 0,
             mirrors: 0,
             mirrors_from: 0,
             candidate: 0,

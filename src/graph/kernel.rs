@@ -164,6 +164,13 @@ impl Kernel {
         self
     }
 
+    /// Appends a binding whose number the shader takes from the `const` of that name, `@binding(NAME)`.
+    pub fn bind_as(mut self, name: &'static str, arg: Arg) -> Self {
+        self.consts.push((name, Const::from(self.args.len())));
+        self.args.push(arg);
+        self
+    }
+
     /// Sets the grid, in workgroups.
     pub fn grid(mut self, grid: [u32; 3]) -> Self {
         self.grid = grid;

@@ -278,7 +278,8 @@ impl Graph {
             node = input.node;
         }
         if matches!(inner.nodes[node].source, Source::Input(_)) {
-            let known = inner.bounds.entry(node).or_insert_with(|| Allowed { range: range.clone(), except: except.into() });
+            let known =
+                inner.bounds.entry(node).or_insert_with(|| Allowed { range: range.clone(), except: except.into() });
             known.range = known.range.start.max(range.start)..known.range.end.min(range.end);
         }
     }

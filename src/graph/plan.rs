@@ -2,7 +2,9 @@
 
 use super::fuse::{Fused, Unit, fuse};
 use super::mirror::{self, Texel, Texture};
-use super::{Allowed, Arg, Candidate, Caps, DType, Desc, Function, Inner, Io, Kernel, Param, Place, Source, Value, wgsl};
+use super::{
+    Allowed, Arg, Candidate, Caps, DType, Desc, Function, Inner, Io, Kernel, Param, Place, Source, Value, wgsl,
+};
 use crate::ops::pointwise;
 use crate::{Error, Result};
 use std::collections::HashMap;

@@ -4,7 +4,7 @@
 //! - a line `// include: NAME` is replaced by that helper file's text, also in what comes next;
 //! - a function or alias that the kernel replaces gets its new text (an epilogue, say), or another function of the
 //!   file takes its place;
-//! - `const NAME = ...;` gets the kernel's value;
+//! - `const NAME = ...;` gets the kernel's value, also in `@binding(NAME)`;
 //! - a loop `for (var i = 0u; i < BOUND; i++) { // unroll` is written out, `i` becoming a literal, so that arrays
 //!   indexed by it can live in registers;
 //! - what the entry point does not reach is left out.
@@ -15,7 +15,7 @@ use crate::{Error, Result, shader};
 use std::collections::HashMap;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 7] = [
+const LIBRARY: [Shader; 9] = [
     shader!("math.wgsl"),
     shader!("random.wgsl"),
     shader!("grid.wgsl"),
@@ -23,6 +23,8 @@ const LIBRARY: [Shader; 7] = [
     shader!("conv2d.wgsl"),
     shader!("conv2d_pixels.wgsl"),
     shader!("team.wgsl"),
+    shader!("cells.wgsl"),
+    shader!("recurrent.wgsl"),
 ];
 
 /// The WGSL of a kernel.
@@ -41,10 +43,11 @@ pub fn specialise(kernel: &Kernel) -> Result<String> {
         text = set_const(&text, name, &value.to_string()).map_err(fail)?;
     }
     let consts = constants(&text);
+    let text = number(&text, &consts).map_err(fail)?;
     Ok(shake(&unroll(&text, &consts).map_err(fail)?, kernel.entry))
 }
 
-/// Puts helper files in place of the lines that include them, each only once.
+/// Puts helper files, and what they include themselves, in place of the lines that include them, each only once.
 fn include(source: &str, included: &mut Vec<String>) -> Result<String, String> {
     let mut text = String::new();
     for line in source.lines() {
@@ -52,8 +55,8 @@ fn include(source: &str, included: &mut Vec<String>) -> Result<String, String> {
             Some(name) if included.iter().any(|other| other == name) => {}
             Some(name) => match LIBRARY.iter().find(|s| s.name == name.trim()) {
                 Some(shader) => {
-                    text.push_str(shader.source);
                     included.push(name.into());
+                    text.push_str(&include(shader.source, included)?);
                 }
                 None => return Err(format!("there is no helper file {name:?} to include")),
             },
@@ -111,6 +114,18 @@ fn constants(text: &str) -> HashMap<String, u32> {
         }
     }
     known
+}
+
+/// Puts numbers in place of names in `@binding(NAME)`, for readers that know nothing of constants.
+fn number(text: &str, consts: &HashMap<String, u32>) -> Result<String, String> {
+    let mut parts = text.split("@binding(");
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let (name, rest) = part.split_once(')').ok_or("a binding has no number")?;
+        let binding = Eval::new(name, consts).whole().ok_or_else(|| format!("{name:?} is no binding's number"))?;
+        out.push_str(&format!("@binding({binding}){rest}"));
+    }
+    Ok(out)
 }
 
 /// Writes out every loop marked `// unroll`, the outermost first.
@@ -213,6 +228,7 @@ impl<'a> Eval<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Arg;
 
     const SOURCE: Shader = Shader {
         name: "test.wgsl",
@@ -236,6 +252,15 @@ mod tests {
         let source = "fn f() -> u32 { return 1u; }\nfn f_two() -> u32 { return 2u; }\nfn g() { y = f(); }\n";
         let kernel = Kernel::new(Shader { name: "test.wgsl", source }, "g").choose("f", "f_two");
         assert_eq!(specialise(&kernel).unwrap(), "fn f() -> u32 { return 2u; }\nfn g() { y = f(); }\n");
+    }
+
+    #[test]
+    fn bindings_are_numbered_in_the_order_in_which_the_kernel_has_them() {
+        let source = "const X = 8u;\nconst Y = 9u;\n@group(0) @binding(X) var x;\n@group(0) @binding(Y) var y;\n\
+                      fn g() { y = x; }\n";
+        let kernel = Kernel::new(Shader { name: "test.wgsl", source }, "g");
+        let text = specialise(&kernel.bind_as("Y", Arg::Out(0)).bind_as("X", Arg::In(0))).unwrap();
+        assert!(text.contains("@binding(1) var x;") && text.contains("@binding(0) var y;"), "{text}");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | `softmax` | `softmax`, `log_softmax`, `logsumexp` | `softmax.wgsl` |
 //! | `cross_entropy` | `cross_entropy` | `cross_entropy.wgsl` |
 //! | `loss` | `mse_loss` | (composed) |
+//! | `recurrent` | `recurrent` | `recurrent_*.wgsl`, `cells.wgsl` |
 //! | `random` | `dropout` | `random.wgsl` |
 
 mod binary;
@@ -26,6 +27,7 @@ mod movement;
 pub(crate) mod pointwise;
 mod pool;
 mod random;
+mod recurrent;
 mod reduce;
 mod shape;
 mod softmax;
@@ -38,3 +40,4 @@ pub use loss::Reduction;
 pub use movement::PadMode;
 pub use pool::Window;
 pub(crate) use random::ticking;
+pub use recurrent::{Cell, LayerWeights, Recurrence, States};

@@ -2,6 +2,7 @@
 
 mod nets;
 mod pointwise;
+mod recurrent;
 mod training;
 
 use std::collections::BTreeMap;
@@ -41,8 +42,10 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
     let graph = Graph::new();
     let inputs: Named = case.inputs.iter().map(|(name, data)| (name.clone(), leaf(&graph, data))).collect();
     let attrs = Attrs(&case.attrs);
-    let Some(outputs) = pointwise::build(&case.op, attrs, &inputs).or_else(|| nets::build(&case.op, attrs, &inputs))
-    else {
+    let built = pointwise::build(&case.op, attrs, &inputs)
+        .or_else(|| nets::build(&case.op, attrs, &inputs))
+        .or_else(|| recurrent::build(&case.op, attrs, &inputs));
+    let Some(outputs) = built else {
         return Ok(Outcome::Unsupported);
     };
     // Scalars are stored with shape [1]; here their shape is [].

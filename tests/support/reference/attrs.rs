@@ -47,6 +47,10 @@ impl Attrs<'_> {
         list.iter().map(|v| v.as_i64().unwrap_or_else(|| self.bad(name))).collect()
     }
 
+    pub fn ints_if(&self, name: &str) -> Option<Vec<i64>> {
+        self.get(name).map(|_| self.ints(name))
+    }
+
     pub fn usizes(&self, name: &str) -> Vec<usize> {
         self.ints(name).into_iter().map(|v| usize::try_from(v).unwrap_or_else(|_| self.bad(name))).collect()
     }
