@@ -19,6 +19,8 @@ pub struct Unit {
     pub pointwise: bool,
     /// What the op reads, resolved through reshapes.
     pub inputs: Vec<Value>,
+    /// The rearrangements that it reads them through.
+    pub views: Vec<Option<View>>,
     /// What the unit makes; the first is the result of the expression where there is one.
     pub outputs: Vec<Value>,
     /// Names of the nodes in it, for listings.
@@ -265,7 +267,15 @@ impl<'a> Fuser<'a> {
         let (mut labels, expr) = (emit.labels, emit.expr);
         let mut unit = match anchor {
             Some(anchor) => self.op_unit(anchor),
-            None => Unit { node, expr: None, pointwise: true, inputs: vec![], outputs: vec![], label: String::new() },
+            None => Unit {
+                node,
+                expr: None,
+                pointwise: true,
+                inputs: vec![],
+                views: vec![],
+                outputs: vec![],
+                label: String::new(),
+            },
         };
         if anchor.is_some() {
             labels.insert(0, unit.label);
@@ -283,11 +293,25 @@ impl<'a> Fuser<'a> {
 
     fn op_unit(&self, id: usize) -> Unit {
         let node = &self.nodes[id];
+        let read = |(n, &value): (usize, &Value)| {
+            let shape = self.shape(value);
+            let (mut value, mut path) = (self.resolve(value), None);
+            while let Some(below) = self.view(value.node) {
+                let so_far = path.clone().unwrap_or_else(|| View::broadcast(&shape, &shape));
+                let Some(longer) = so_far.behind(&below).filter(|v| node.op().is_some_and(|op| op.reads(n, v))) else {
+                    break;
+                };
+                (value, path) = (self.resolve(self.nodes[value.node].inputs[0]), Some(longer));
+            }
+            (value, path)
+        };
+        let (inputs, views) = node.inputs.iter().enumerate().map(read).unzip();
         Unit {
             node: id,
             expr: None,
             pointwise: false,
-            inputs: node.inputs.iter().map(|&v| self.resolve(v)).collect(),
+            inputs,
+            views,
             outputs: (0..node.outputs.len()).map(|output| Value { node: id, output }).collect(),
             label: node.name(),
         }

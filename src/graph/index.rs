@@ -49,6 +49,34 @@ impl View {
         self.offset.is_multiple_of(4) && self.merged().iter().all(|(_, stride)| stride % 4 == 0)
     }
 
+    /// This rule behind another one, as one: `None` where that is not affine. Shapes may differ in between.
+    pub(crate) fn behind(&self, below: &View) -> Option<View> {
+        let dense = Shape::from(below.shape.as_slice()).strides();
+        let axes: Vec<usize> = (0..dense.len()).filter(|&axis| below.shape[axis] > 1).collect();
+        if self.shape.contains(&0) || below.shape.contains(&0) {
+            return None;
+        }
+        // The coordinates of the first element that is read, and how far the others reach around them.
+        let first = |axis: usize| (self.offset / dense[axis] % below.shape[axis]) as isize;
+        let mut reach: Vec<(isize, isize)> = (0..dense.len()).map(|axis| (first(axis), first(axis))).collect();
+        let mut strides = Vec::new();
+        for (&extent, &stride) in self.shape.iter().zip(&self.strides) {
+            if extent == 1 || stride == 0 {
+                strides.push(0);
+                continue;
+            }
+            let axis = *axes.iter().find(|&&axis| dense[axis] <= stride.unsigned_abs())?;
+            let (step, 0) = (stride / dense[axis] as isize, stride % dense[axis] as isize) else { return None };
+            let far = step * (extent as isize - 1);
+            reach[axis] = (reach[axis].0 + far.min(0), reach[axis].1 + far.max(0));
+            strides.push(step * below.strides[axis]);
+        }
+        let within = axes.iter().all(|&axis| reach[axis].0 >= 0 && reach[axis].1 < below.shape[axis] as isize);
+        let offset = (0..dense.len()).map(|axis| first(axis) * below.strides[axis]).sum::<isize>();
+        let offset = below.offset.checked_add_signed(offset)?;
+        within.then(|| View { shape: self.shape.clone(), strides, offset })
+    }
+
     /// The rule as a WGSL expression of the u32 expression `i`.
     pub fn wgsl(&self, i: &str) -> String {
         let axes = self.merged();
@@ -91,6 +119,19 @@ mod tests {
         assert!(View::broadcast(&shape, &shape).is_identity());
         let rows = View::broadcast(&Shape::from([4, 1]), &shape);
         assert_eq!(rows.wgsl("i"), "(i / 5u)");
+    }
+
+    #[test]
+    fn rules_in_a_row_are_one_where_they_are_affine() {
+        // The last two columns of three, transposed; then the second row of that, backwards.
+        let columns = View { shape: vec![2, 4], strides: vec![1, 3], offset: 1 };
+        let row = View { shape: vec![4], strides: vec![-1], offset: 7 };
+        assert_eq!(row.behind(&columns), Some(View { shape: vec![4], strides: vec![-3], offset: 11 }));
+        // Both rows as one.
+        let all = View { shape: vec![8], strides: vec![1], offset: 0 };
+        assert_eq!(all.behind(&columns), None);
+        let pairs = View { shape: vec![2, 2, 2], strides: vec![4, 2, 1], offset: 0 };
+        assert_eq!(pairs.behind(&columns), Some(View { shape: vec![2, 2, 2], strides: vec![1, 6, 3], offset: 1 }));
     }
 
     #[test]

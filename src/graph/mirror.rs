@@ -126,7 +126,10 @@ fn through_texture(source: &str, binding: usize) -> Option<(String, Texel)> {
     let mut declarations = items(source).into_iter().filter_map(|item| item.strip_prefix(&head));
     let (declaration, None) = (declarations.next()?, declarations.next()) else { return None };
     let (name, ty) = declaration.strip_prefix("<storage, read> ")?.strip_suffix(';')?.split_once(": ")?;
-    let texel = Texel::of(ty.strip_prefix("array<")?.strip_suffix('>')?)?;
+    let element = ty.strip_prefix("array<")?.strip_suffix('>')?;
+    let alias = format!("alias {element} = ");
+    let meant = items(source).into_iter().find_map(|item| item.strip_prefix(&alias)?.strip_suffix(';'));
+    let texel = Texel::of(meant.unwrap_or(element))?;
     let (value, part) =
         if texel.four { (format!("vec4<{}>", texel.dtype), "") } else { (texel.dtype.to_string(), ".x") };
     let row = ROW / texel.elements();
@@ -189,6 +192,13 @@ mod tests {
         assert_eq!(texel, Texel { dtype: DType::U32, four: true });
         assert!(text.contains("texture_storage_2d<rgba32uint, read>") && text.contains("i % 2048u"), "{text}");
         assert!(text.contains("y = x_texel(i).z;"), "{text}");
+    }
+
+    #[test]
+    fn an_alias_is_what_it_stands_for() {
+        let source = "alias Four = vec4<f32>;\n@group(0) @binding(0) var<storage, read> x: array<Four>;\n\
+                      fn f() { y = x[i]; }\n";
+        assert_eq!(through_texture(source, 0).unwrap().1, Texel { dtype: DType::F32, four: true });
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub trait Op: fmt::Debug {
         None
     }
 
+    /// Whether the kernels can read input `n` through this rearrangement of another tensor ([`Io::views`]).
+    fn reads(&self, _n: usize, _view: &View) -> bool {
+        false
+    }
+
     /// The output is the first input's memory under another shape.
     fn alias(&self) -> bool {
         false
@@ -110,6 +115,8 @@ pub struct Place {
 pub struct Io<'a> {
     /// Descriptions of the inputs.
     pub inputs: &'a [Desc],
+    /// How each input lies in what is bound for it, where not as it is described.
+    pub views: &'a [Option<View>],
     /// Descriptions of the outputs.
     pub outputs: &'a [Desc],
     /// Whether anything reads them; memory is only given to those that something reads or a kernel binds.
@@ -121,6 +128,12 @@ pub struct Io<'a> {
 }
 
 impl Io<'_> {
+    /// How input `n` lies in what is bound for it.
+    pub fn view(&self, n: usize) -> View {
+        let dense = || View::broadcast(&self.inputs[n].shape, &self.inputs[n].shape);
+        self.views[n].clone().unwrap_or_else(dense)
+    }
+
     /// Elements of output 0.
     pub fn elements(&self) -> usize {
         self.outputs[0].elements()

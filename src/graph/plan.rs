@@ -392,7 +392,8 @@ impl<'a> Planner<'a> {
             pointwise::lower(unit, &out_descs[0], self.caps)
         } else {
             let (inputs, outputs) = (&in_descs, &node.outputs);
-            let io = Io { inputs, outputs, used: &used, state: &places, pack: &element_offsets };
+            let (views, pack) = (&unit.views, &element_offsets);
+            let io = Io { inputs, views, outputs, used: &used, state: &places, pack };
             let mut all = op.candidates(&io, self.caps);
             if all.is_empty() {
                 return Err(Error::argument(op.name(), "no kernel fits this device's limits for these shapes"));

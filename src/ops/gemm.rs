@@ -88,11 +88,12 @@ pub(crate) fn candidates(
 /// The `quads` kernel of `shaders/matmul.wgsl`.
 pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Caps) -> Candidate {
     let e = extents;
-    // Larger blocks are hardly faster, but take longer to compile.
+    // Larger blocks are a little faster, but take longer to compile.
     let rows = match e.m {
         0..=1 => 1,
         2..=4 => 4,
         9..=12 => 12,
+        512.. => 16,
         _ => 8,
     };
     let groups = e.batches * e.m.div_ceil(rows) * e.n.div_ceil(32);

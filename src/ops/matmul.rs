@@ -30,10 +30,39 @@ impl Matmul {
     }
 }
 
-impl Matmul {
-    /// Whether operands and result consist of whole vec4s.
-    fn in_quads(&self, e: Extents) -> bool {
-        e.n.is_multiple_of(4) && e.k.is_multiple_of(4) && e.k > 0 && (!self.transpose_a || e.m.is_multiple_of(4))
+/// Where an operand's elements lie: strides along its last two axes, and where each batch of the result begins in it.
+struct Operand {
+    rows: isize,
+    columns: isize,
+    batches: View,
+}
+
+impl Operand {
+    /// Of a tensor that lies as `view` says, for a result with these batches; `flip` swaps the last two axes.
+    fn new(view: &View, batch: &Shape, flip: bool) -> Operand {
+        let own = view.shape.len() - 2;
+        let (mut rows, mut columns) = (view.strides[own], view.strides[own + 1]);
+        if flip {
+            (rows, columns) = (columns, rows);
+        }
+        let lead = batch.len() - own;
+        let stride = |axis: usize| match axis.checked_sub(lead) {
+            Some(own) if view.shape[own] != 1 => view.strides[own],
+            _ => 0,
+        };
+        let strides = (0..batch.len()).map(stride).collect();
+        Operand { rows, columns, batches: View { shape: batch.to_vec(), strides, offset: view.offset } }
+    }
+
+    /// Whether it can be read in vec4s, along its rows or its columns.
+    fn in_quads(&self) -> bool {
+        let other = if self.columns == 1 { self.rows } else { self.columns };
+        (self.columns == 1 || self.rows == 1) && other % 4 == 0 && self.batches.keeps_vectors()
+    }
+
+    /// The function that says where a batch begins.
+    fn begin(&self, name: &str) -> String {
+        format!("fn {name}(batch: u32) -> u32 {{\n    return {};\n}}", self.batches.wgsl("batch"))
     }
 }
 
@@ -77,41 +106,42 @@ impl Op for Matmul {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let (a, b) = (&io.inputs[0], &io.inputs[1]);
-        let Ok((m, n, k)) = self.extents(a, b) else { return Vec::new() };
+        let Ok((m, n, k)) = self.extents(&io.inputs[0], &io.inputs[1]) else { return Vec::new() };
         let batch = batch_shape(&io.outputs[0]);
-        let begin = |name: &str, desc: &Desc| {
-            let view = View::broadcast(&batch_shape(desc), &batch);
-            let each = desc.shape[desc.shape.len() - 2..].iter().product::<usize>();
-            format!("fn {name}(batch: u32) -> u32 {{\n    return ({}) * {each}u;\n}}", view.wgsl("batch"))
-        };
-        let (begin_a, begin_b) = (begin("a_batch", a), begin("b_batch", b));
+        let a = Operand::new(&io.view(0), &batch, self.transpose_a);
+        let b = Operand::new(&io.view(1), &batch, self.transpose_b);
         let bias = (io.inputs.len() > 2).then(|| gemm::bias(false));
         let make = |entry| {
             let kernel = Kernel::new(shader!("matmul.wgsl"), entry)
-                .set("A_M", if self.transpose_a { 1 } else { k })
-                .set("A_K", if self.transpose_a { m } else { 1 })
-                .set("B_K", if self.transpose_b { 1 } else { n })
-                .set("B_N", if self.transpose_b { k } else { 1 })
-                .set("A_ALONG_K", !self.transpose_a)
-                .set("B_ALONG_K", self.transpose_b)
-                .replace("a_batch", begin_a.clone())
-                .replace("b_batch", begin_b.clone());
+                .set("A_M", a.rows as usize)
+                .set("A_K", a.columns as usize)
+                .set("B_K", b.rows as usize)
+                .set("B_N", b.columns as usize)
+                .set("A_ALONG_K", a.columns == 1)
+                .set("B_ALONG_K", b.columns != 1)
+                .replace("a_batch", a.begin("a_batch"))
+                .replace("b_batch", b.begin("b_batch"));
             bias.iter().fold(kernel, |kernel, (name, text)| kernel.replace(*name, text.clone()))
         };
         let extents = Extents { batches: batch.elements(), m, n, k };
         let behind: &[Arg] = if bias.is_some() { &[Arg::In(2)] } else { &[] };
-        let quads = (caps.cpu && self.in_quads(extents)).then(|| {
+        // Operands and result consist of whole vec4s.
+        let whole = n.is_multiple_of(4) && k.is_multiple_of(4) && k > 0 && (a.columns == 1 || m.is_multiple_of(4));
+        let quads = (caps.cpu && whole && a.in_quads() && b.in_quads()).then(|| {
             let mut kernel = make("quads");
-            if self.transpose_a {
+            if a.columns != 1 {
                 kernel = kernel.choose("a_quad", "a_quad_along_m");
             }
-            if self.transpose_b {
+            if b.columns != 1 {
                 kernel = kernel.choose("b_quads", "b_quads_along_k");
             }
             gemm::quads(kernel, extents, behind, caps)
         });
         quads.into_iter().chain(gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps)).collect()
+    }
+
+    fn reads(&self, n: usize, view: &View) -> bool {
+        n < 2 && view.shape.len() >= 2 && view.strides.iter().all(|stride| *stride >= 0)
     }
 
     fn epilogue(&self) -> bool {

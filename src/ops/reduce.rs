@@ -1,6 +1,6 @@
 //! Reductions along any axes.
 
-use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor, View};
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor, View};
 use crate::shader;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,20 +20,19 @@ struct Reduce {
     axes: Vec<usize>,
 }
 
-/// The axes of `shape` that run along the lines (`along`), or those that count them.
-fn part(shape: &Shape, axes: &[usize], along: bool) -> View {
-    let strides = shape.strides();
-    let chosen: Vec<usize> = (0..shape.len()).filter(|axis| axes.contains(axis) == along).collect();
+/// The axes of a tensor that run along the lines (`along`), or those that count them.
+fn part(x: &View, axes: &[usize], along: bool) -> View {
+    let chosen: Vec<usize> = (0..x.shape.len()).filter(|axis| axes.contains(axis) == along).collect();
     View {
-        shape: chosen.iter().map(|&a| shape[a]).collect(),
-        strides: chosen.iter().map(|&a| strides[a] as isize).collect(),
-        offset: 0,
+        shape: chosen.iter().map(|&a| x.shape[a]).collect(),
+        strides: chosen.iter().map(|&a| x.strides[a]).collect(),
+        offset: if along { 0 } else { x.offset },
     }
 }
 
-/// Which element of `shape` is the r-th of line o, where `axes` run along the lines: index rules of `o` and `r`.
-fn lines(shape: &Shape, axes: &[usize]) -> String {
-    let (o, r) = (part(shape, axes, false).wgsl("o"), part(shape, axes, true).wgsl("r"));
+/// Which element of a tensor is the r-th of line o, where `axes` run along the lines: index rules of `o` and `r`.
+fn lines(x: &View, axes: &[usize]) -> String {
+    let (o, r) = (part(x, axes, false).wgsl("o"), part(x, axes, true).wgsl("r"));
     format!("fn place(o: u32, r: u32) -> u32 {{\n    return {o} + {r};\n}}")
 }
 
@@ -115,7 +114,8 @@ impl Op for Reduce {
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let shape = &io.inputs[0].shape;
         let (outputs, length) = (io.elements(), self.axes.iter().map(|&a| shape[a]).product::<usize>());
-        let rule = lines(shape, &self.axes);
+        let x = io.view(0);
+        let rule = lines(&x, &self.axes);
         let innermost = (0..shape.len()).rev().find(|&a| shape[a] != 1);
         let inner = innermost.is_some_and(|a| self.axes.contains(&a));
         let stage = |entry, outputs: usize, length: usize, splits: usize, inner: bool| {
@@ -134,7 +134,7 @@ impl Op for Reduce {
             return vec![Candidate::single("serial", kernel.bind([Arg::In(0), Arg::Out(0)]))];
         }
         // Whole vec4s, where every line consists of them.
-        let vectors = part(shape, &self.axes, true).in_vectors() && part(shape, &self.axes, false).keeps_vectors();
+        let vectors = part(&x, &self.axes, true).in_vectors() && part(&x, &self.axes, false).keeps_vectors();
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
         let (mut entry, mut length) = if vectors { ("reduce_vec4", length / 4) } else { ("reduce", length) };
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
@@ -159,6 +159,10 @@ impl Op for Reduce {
 
     fn epilogue(&self) -> bool {
         !matches!(self.kind, Kind::ArgMax | Kind::ArgMin)
+    }
+
+    fn reads(&self, _n: usize, _view: &View) -> bool {
+        true
     }
 
     fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
@@ -193,7 +197,7 @@ impl Op for Cumsum {
         let kernel = Kernel::new(shader!("reduce.wgsl"), "cumsum")
             .set("OUTPUTS", lines_count)
             .set("LENGTH", shape[self.0])
-            .replace("place", lines(shape, &[self.0]))
+            .replace("place", lines(&io.view(0), &[self.0]))
             .bind([Arg::In(0), Arg::Out(0)])
             .grid(caps.fold(lines_count.div_ceil(64)));
         vec![Candidate::single("serial", kernel)]

@@ -200,3 +200,39 @@ fn epilogues() {
         agree("linear, relu, transposed residual", &got[0], &want, Bound::Values(2e-5, 5e-5), None);
     }
 }
+
+/// Products and reductions read slices, permutations and broadcasts in place.
+#[test]
+fn operands_in_place() {
+    let mut random = Random::new(63);
+    for kernel in 0..3 {
+        for rows in [4, 3] {
+            let g = Graph::new();
+            let (x, w) = (random.normal([5, rows, 2, 12]), random.normal([2, 8, 12]));
+            let [tx, tw] = [&x, &w].map(|a| g.input(a.shape.as_slice()));
+            // [2, 3, rows, 4]: of every second of five steps, the last four of the twelve.
+            let part = tx.slice(&[(0, 5, 2), (0, rows as isize, 1), (0, 2, 1), (8, 12, 1)]).permute(&[2, 0, 1, 3]);
+            let other = tw.slice(&[(0, 2, 1), (0, 8, 1), (4, 8, 1)]).reshape([2, 1, 8, 4]);
+            let outputs = [
+                part.matmul_t(&other.expand([2, 3, 8, 4]), false, true),
+                part.sum(&[1, 3], false),
+                part.transpose(2, 3).amax(&[3], false),
+            ];
+            let sliced = moves::slice(&x, &[0, 0, 0, 8], &[5, rows, 2, 12], &[2, 1, 1, 1]);
+            let a = moves::permute(&sliced, &[2, 0, 1, 3]);
+            let b = moves::slice(&w, &[0, 0, 4], &[2, 8, 8], &[1; 3]).reshape([2, 1, 8, 4]).broadcast_to(&[2, 3, 8, 4]);
+            let wants = [
+                matmul(&a, &b, false, true),
+                reduce(Reduce::Sum, &a, &[1, 3], false),
+                reduce(Reduce::Max, &a, &[2], false),
+            ];
+            let program = gpu(kernel).compile(&g.function(&outputs)).expect("a program");
+            let copies = program.plan().steps.iter().filter(|step| step.label.contains("slice")).count();
+            assert_eq!(copies, 0, "{program}");
+            let got = run(&gpu(kernel), &g, &[(tx, x), (tw, w)], &outputs).expect("a run");
+            for (n, (got, want)) in got.iter().zip(&wants).enumerate() {
+                agree(&format!("output {n} with kernel {kernel}"), got, want, Bound::Values(2e-5, 2e-5), None);
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::reference::Random;
 use crate::trial::*;
 
-const KERNELS: usize = 2;
+const KERNELS: usize = 3;
 
 #[test]
 fn matmul_of_any_extents() {

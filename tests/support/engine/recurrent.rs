@@ -1,6 +1,5 @@
 //! Recurrent layers.
 
-use shadegrad::Tensor;
 use shadegrad::ops::{Cell, LayerWeights, Recurrence, States};
 
 use super::Named;
