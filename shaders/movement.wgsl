@@ -29,6 +29,11 @@ fn fill() -> Element {
     return Element();
 }
 
+fn not_a_number() -> Element {
+    var bits = 0x7fc00000u;
+    return Element(bitcast<f32>(bits));
+}
+
 // Writes x into a part of y.
 @compute @workgroup_size(64)
 fn scatter(

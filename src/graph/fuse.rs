@@ -180,7 +180,7 @@ impl<'a> Fuser<'a> {
     /// The value whose memory holds `value`: through reshapes.
     fn resolve(&self, mut value: Value) -> Value {
         while self.is_alias(value.node) {
-            value = self.nodes[value.node].inputs[0];
+            value = self.nodes[value.node].inputs[value.output];
         }
         value
     }

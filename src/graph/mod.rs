@@ -4,6 +4,7 @@
 //! `gpu` module plays. Operations are known here only through the [`Op`] trait.
 
 mod caps;
+mod checkpoint;
 mod desc;
 pub mod fuse;
 pub mod grad;
@@ -270,12 +271,12 @@ impl Graph {
     /// check it.
     pub(crate) fn bound(&self, tensor: &Tensor, range: Range<u32>, except: &[u32]) {
         let mut inner = self.0.borrow_mut();
-        let mut node = tensor.value().node;
-        while let (Source::Op(op), Some(input)) = (&inner.nodes[node].source, inner.nodes[node].inputs.first()) {
+        let Value { mut node, mut output } = tensor.value();
+        while let (Source::Op(op), Some(input)) = (&inner.nodes[node].source, inner.nodes[node].inputs.get(output)) {
             if !op.alias() {
                 return;
             }
-            node = input.node;
+            Value { node, output } = *input;
         }
         if matches!(inner.nodes[node].source, Source::Input(_)) {
             let known =

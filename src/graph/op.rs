@@ -38,7 +38,7 @@ pub trait Op: fmt::Debug {
         false
     }
 
-    /// The output is the first input's memory under another shape.
+    /// Each output is the memory of the input of its number, perhaps under another shape.
     fn alias(&self) -> bool {
         false
     }
@@ -56,6 +56,12 @@ pub trait Op: fmt::Debug {
     /// How many of this many inputs, from the first, must lie in one buffer (bound as [`super::Arg::Pack`]).
     fn packed(&self, _inputs: usize) -> usize {
         0
+    }
+
+    /// For a gradient that is zero but in some rows: inputs 0 and 1 are these rows [n, width] and their numbers, u32
+    /// `[n]`, each only once; numbers of no row go with zeros.
+    fn sparse(&self) -> bool {
+        false
     }
 
     /// Floating-point operations of one run.

@@ -24,6 +24,21 @@ pub(super) fn uniform(name: &str, shape: &[usize], bound: f32) -> Param {
     Param::new(name, Role::Weight, shape, &values)
 }
 
+/// Rows of bell-shaped values, mean 0 and variance 1, but for one of zeros.
+pub(super) fn normal(name: &str, shape: &[usize], zeros: Option<usize>) -> Param {
+    let count = shape.iter().product();
+    let mut values: Vec<f32> = GENERATOR.with(|g| {
+        let mut rng = g.borrow_mut();
+        (0..count).map(|_| rng.bell()).collect()
+    });
+    if let (Some(row), &[rows, width]) = (zeros, shape)
+        && row < rows
+    {
+        values[row * width..][..width].fill(0.0);
+    }
+    Param::new(name, Role::Weight, shape, &values)
+}
+
 /// PyTorch's default bound for the weights and biases of linear and convolution layers: `1 / sqrt(fan_in)`, which is
 /// `kaiming_uniform_` with `a = sqrt(5)` (He et al., 2015).
 pub(super) fn bound(fan_in: usize) -> f32 {

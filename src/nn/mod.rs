@@ -14,12 +14,16 @@
 //! assert_eq!(names, ["conv.weight", "conv.bias", "4.weight", "4.bias"]);
 //! ```
 
+mod embedding;
 mod init;
 mod layers;
+mod recurrent;
 mod sequential;
 
+pub use embedding::Embedding;
 pub use init::manual_seed;
 pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Gelu, LeakyRelu, Linear, MaxPool2d, Relu, Sigmoid, Silu, Tanh};
+pub use recurrent::{Carried, Gru, Lstm, Recurrent, Rnn, kind};
 pub use sequential::{Layer, Layers, Sequential, sequential};
 
 use crate::graph::{Param, Tensor};

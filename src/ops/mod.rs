@@ -7,6 +7,7 @@
 //! | `shape` | `reshape`, `permute`, `slice`, `expand`, ... | (index rules) |
 //! | `movement` | `concat`, `pad`, `gather`, `index_select` | `movement.wgsl` |
 //! | `reduce` | `sum`, `mean`, `max`, `argmax`, `var`, ... | `reduce.wgsl` |
+//! | `embedding` | `embedding` | `embedding.wgsl`, `movement.wgsl` |
 //! | `matmul` | `matmul`, `linear` | `matmul.wgsl`, `gemm.wgsl` |
 //! | `conv2d` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl` |
 //! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
@@ -16,9 +17,11 @@
 //! | `recurrent` | `recurrent` | `recurrent_*.wgsl`, `cells.wgsl` |
 //! | `random` | `dropout` | `random.wgsl` |
 
+mod assign;
 mod binary;
 mod conv2d;
 mod cross_entropy;
+mod embedding;
 mod gemm;
 mod images;
 mod loss;

@@ -1,5 +1,6 @@
 //! Concatenation, padding, and selection by index.
 
+use super::embedding::table_grad;
 use crate::graph::{
     Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Pointwise, Shape, Tensor, View, float,
 };
@@ -9,7 +10,7 @@ use std::fmt::Write;
 /// The longest axis that signed index arithmetic allows.
 const MOST: usize = i32::MAX as usize;
 
-fn kernel(entry: &'static str, dtype: DType, count: usize, caps: &Caps) -> Kernel {
+pub(super) fn kernel(entry: &'static str, dtype: DType, count: usize, caps: &Caps) -> Kernel {
     Kernel::new(shader!("movement.wgsl"), entry)
         .replace("Element", format!("alias Element = {dtype};"))
         .set("COUNT", count)
@@ -168,6 +169,12 @@ impl Op for Gather {
         if node.x(1).elements() == 0 {
             return vec![Some(node.x(0).zeros_like()), None];
         }
+        if self.back.is_none() && !self.whole && self.axis == 0 && node.x(0).dtype() == DType::F32 {
+            let (dy, shape) = (node.dy(), node.x(0).shape());
+            let rows = dy.reshape([dy.shape()[0], shape[1..].iter().product()]);
+            let index = node.x(1).reshape([dy.shape()[0]]);
+            return vec![Some(table_grad(&rows, &index, shape[0]).reshape(shape)), None];
+        }
         let back = match self.back {
             Some(_) => None,
             None => Some(node.x(0).shape()[self.axis]),
@@ -183,14 +190,20 @@ impl Op for Gather {
             None => ("gather", along, io.outputs[0].shape[self.axis]),
         };
         let dtype = io.inputs[0].dtype;
-        let mut one = kernel(entry, dtype, io.elements(), caps)
+        // Whole vec4s where they share an index.
+        let vectors = dtype == DType::F32 && !self.whole && inner > 0 && inner.is_multiple_of(4);
+        let (inner, count) = if vectors { (inner / 4, io.elements() / 4) } else { (inner, io.elements()) };
+        let mut one = kernel(entry, dtype, count, caps)
             .set("OUTER", outer)
             .set("LENGTH", length)
             .set("INNER", inner)
             .set("TAKEN", taken)
             .set("WHOLE", self.whole);
+        if vectors {
+            one = one.replace("Element", "alias Element = vec4<f32>;");
+        }
         if dtype == DType::F32 {
-            one = one.replace("fill", "fn fill() -> Element { var bits = 0x7fc00000u; return bitcast<f32>(bits); }");
+            one = one.choose("fill", "not_a_number");
         }
         vec![Candidate::single(entry, one.bind([Arg::In(0), Arg::In(1), Arg::Out(0)]))]
     }

@@ -33,6 +33,7 @@ pub struct Recurrence {
     bidirectional: bool,
     batch_first: bool,
     dropout: f32,
+    checkpoint: Option<usize>,
     lengths: Option<Tensor>,
     initial: Option<States>,
 }
@@ -40,7 +41,15 @@ pub struct Recurrence {
 impl Recurrence {
     /// One direction, time first, from zero states.
     pub fn new(cell: Cell) -> Self {
-        Recurrence { cell, bidirectional: false, batch_first: false, dropout: 0.0, lengths: None, initial: None }
+        Recurrence {
+            cell,
+            bidirectional: false,
+            batch_first: false,
+            dropout: 0.0,
+            checkpoint: None,
+            lengths: None,
+            initial: None,
+        }
     }
 
     /// A second direction, from the end to the begin; its weights follow those of the first, layer by layer.
@@ -74,8 +83,20 @@ impl Recurrence {
         self
     }
 
+    /// For long sequences: keeps only the states after every so many steps, and computes the rest again in the gradient
+    /// pass, [`Graph::checkpoint`](crate::Graph::checkpoint). In one direction, without lengths.
+    pub fn checkpoint(mut self, steps: usize) -> Self {
+        self.checkpoint = Some(steps);
+        self
+    }
+
     fn directions(&self) -> usize {
         1 + usize::from(self.bidirectional)
+    }
+
+    /// The axis of time.
+    fn time(&self) -> isize {
+        isize::from(self.batch_first)
     }
 }
 
@@ -99,10 +120,9 @@ impl Tensor {
             let tensor = self.graph().poison("recurrent", message);
             (tensor.clone(), States { h: tensor.clone(), c: Some(tensor) })
         };
-        let hidden = match check(self, weights, options) {
-            Ok(hidden) => hidden,
-            Err(message) => return poison(message),
-        };
+        if let Err(message) = check(self, weights, options) {
+            return poison(message);
+        }
         if let Some(lengths) = &options.lengths {
             let steps = self.shape()[usize::from(options.batch_first)] as u32;
             self.graph().bound(lengths, 1..steps.saturating_add(1), &[]);
@@ -111,11 +131,13 @@ impl Tensor {
         let layers = weights.len() / directions;
         let (mut x, mut h, mut c) = (self.clone(), Vec::new(), Vec::new());
         for (layer, weights) in weights.chunks(directions).enumerate() {
-            let stacked = stack(weights, options.cell, hidden);
             let initial = options.initial.as_ref().map(|states| part(states, layer * directions, directions));
-            let (y, last) = run(&x, &stacked, initial.as_ref(), hidden, options);
-            h.push(last_h(&y, hidden, options));
-            c.extend(last);
+            let (y, last) = match options.checkpoint {
+                Some(steps) => in_segments(&x, weights, initial, options, steps.max(1)),
+                None => one_layer(&x, weights, initial.as_ref(), options),
+            };
+            h.push(last.h);
+            c.extend(last.c);
             x = y;
             if layer + 1 < layers && options.dropout > 0.0 && self.graph().is_training() {
                 x = x.dropout(options.dropout);
@@ -125,8 +147,8 @@ impl Tensor {
     }
 }
 
-/// The hidden size, if everything fits.
-fn check(x: &Tensor, weights: &[LayerWeights], options: &Recurrence) -> Result<usize, String> {
+/// Whether everything fits.
+fn check(x: &Tensor, weights: &[LayerWeights], options: &Recurrence) -> Result<(), String> {
     let (gates, directions) = (options.cell.gates(), options.directions());
     if x.rank() != 3 || x.dtype() != DType::F32 {
         return Err(format!("it needs f32 sequences of three axes (time, batch, features), not {}", x.desc()));
@@ -160,14 +182,17 @@ fn check(x: &Tensor, weights: &[LayerWeights], options: &Recurrence) -> Result<u
     {
         return Err(format!("the lengths are {}, not u32[{batch}]", lengths.desc()));
     }
-    let Some(initial) = &options.initial else { return Ok(hidden) };
+    if options.checkpoint.is_some() && (options.bidirectional || options.lengths.is_some()) {
+        return Err("a checkpoint every few steps is for one direction, without lengths".into());
+    }
+    let Some(initial) = &options.initial else { return Ok(()) };
     let want = [weights.len(), batch, hidden];
     if (options.cell == Cell::Lstm) != initial.c.is_some() {
         return Err("only an LSTM, and every LSTM, has states c beside h".into());
     }
     match std::iter::once(&initial.h).chain(&initial.c).find(|state| state.shape() != want) {
         Some(state) => Err(format!("the first states are {}, not f32{want:?}", state.desc())),
-        None => Ok(hidden),
+        None => Ok(()),
     }
 }
 
@@ -207,15 +232,56 @@ fn stack(weights: &[LayerWeights], cell: Cell, hidden: usize) -> Stacked {
     }
 }
 
-/// One layer: its result, and an LSTM's last c.
-fn run(
+/// One layer, a few steps at a time, which the gradient pass computes again.
+fn in_segments(
     x: &Tensor,
-    weights: &Stacked,
-    initial: Option<&States>,
-    hidden: usize,
+    weights: &[LayerWeights],
+    initial: Option<States>,
     options: &Recurrence,
-) -> (Tensor, Option<Tensor>) {
+    steps: usize,
+) -> (Tensor, States) {
+    let (g, time) = (x.graph(), options.time());
+    let (total, batch) = (x.shape()[time as usize], x.shape()[1 - time as usize]);
+    let zeros = || g.full([1, batch, weights[0].hidden.shape()[1]], 0.0);
+    let c = || (options.cell == Cell::Lstm).then(zeros);
+    let mut states = initial.unwrap_or_else(|| States { h: zeros(), c: c() });
+    let mut results = Vec::new();
+    for start in (0..total).step_by(steps) {
+        let part = x.narrow(time, start, steps.min(total - start));
+        let (own, layer) = (options.clone(), weights[0].clone());
+        let mut inputs = vec![&part, &states.h];
+        inputs.extend(&states.c);
+        inputs.extend([&weights[0].input, &weights[0].hidden]);
+        inputs.extend(weights[0].input_bias.iter().chain(&weights[0].hidden_bias));
+        let mut outputs = g.checkpoint(&inputs, move |inputs| {
+            let mut inputs = inputs.iter().cloned();
+            let mut next = || inputs.next().expect("as many as were given");
+            let (x, h) = (next(), next());
+            let initial = States { h, c: (own.cell == Cell::Lstm).then(&mut next) };
+            let layer = LayerWeights {
+                input: next(),
+                hidden: next(),
+                input_bias: layer.input_bias.is_some().then(&mut next),
+                hidden_bias: layer.hidden_bias.is_some().then(&mut next),
+            };
+            let (y, last) = one_layer(&x, &[layer], Some(&initial), &own);
+            [y, last.h].into_iter().chain(last.c).collect()
+        });
+        if outputs.len() < 2 {
+            return (outputs.swap_remove(0), states);
+        }
+        let c = if options.cell == Cell::Lstm { outputs.pop() } else { None };
+        let h = outputs.swap_remove(1);
+        (results, states) = ([results, outputs].concat(), States { h, c });
+    }
+    (joined(&results, time), states)
+}
+
+/// One layer: its result and its last states, [directions, N, hidden].
+fn one_layer(x: &Tensor, weights: &[LayerWeights], initial: Option<&States>, options: &Recurrence) -> (Tensor, States) {
     let g = x.graph();
+    let hidden = weights[0].hidden.shape()[1];
+    let weights = stack(weights, options.cell, hidden);
     let [first, second] = [x.shape()[0], x.shape()[1]];
     let (steps, batch) = if options.batch_first { (second, first) } else { (first, second) };
     let directions = options.directions();
@@ -247,13 +313,15 @@ fn run(
     inputs.extend(&options.lengths);
     inputs.extend(&weights.candidate);
     let mut outputs = g.push(Loop(extents), &inputs);
-    let last = if options.cell == Cell::Lstm { outputs.pop() } else { None };
-    (outputs.swap_remove(0), last)
+    let c = if options.cell == Cell::Lstm { outputs.pop() } else { None };
+    let y = outputs.swap_remove(0);
+    let h = last_h(&y, hidden, options);
+    (y, States { h, c })
 }
 
 /// The last h of every direction, [directions, N, hidden], from the layer's result.
 fn last_h(y: &Tensor, hidden: usize, options: &Recurrence) -> Tensor {
-    let time = isize::from(options.batch_first);
+    let time = options.time();
     let [steps, batch] = if options.batch_first { [y.shape()[1], y.shape()[0]] } else { [y.shape()[0], y.shape()[1]] };
     let at_end = match &options.lengths {
         None => y.narrow(time, steps - 1, 1).reshape([batch, y.shape()[2]]),

@@ -7,7 +7,7 @@ mod training;
 
 use std::collections::BTreeMap;
 
-use shadegrad::{DType, Gpu, Graph, Result, Tensor};
+use shadegrad::{DType, Gpu, Graph, Program, Result, Tensor};
 
 use super::golden::{Case, Data};
 use super::reference::Attrs;
@@ -40,7 +40,7 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
         return outcome;
     }
     let graph = Graph::new();
-    let inputs: Named = case.inputs.iter().map(|(name, data)| (name.clone(), leaf(&graph, data))).collect();
+    let inputs: Named = case.inputs.iter().map(|(name, t)| (name.clone(), leaf(&graph, &t.data, &t.shape))).collect();
     let attrs = Attrs(&case.attrs);
     let built = pointwise::build(&case.op, attrs, &inputs)
         .or_else(|| nets::build(&case.op, attrs, &inputs))
@@ -57,12 +57,7 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
     // An input that nothing depends on is none of the program's.
     let needed = |tensor: &Tensor| program.plan().inputs.iter().any(|port| port.value == tensor.value());
     for (name, tensor) in inputs.iter().filter(|(_, tensor)| needed(tensor)) {
-        match &case.inputs[name].data {
-            Data::F32(values) => program.write(tensor, values)?,
-            // A negative label (-100) wraps round.
-            Data::I32(values) => program.write_u32(tensor, &values.iter().map(|&v| v as u32).collect::<Vec<_>>())?,
-            Data::U8(values) => program.write(tensor, &values.iter().map(|&v| f32::from(v)).collect::<Vec<_>>())?,
-        };
+        write(&program, tensor, &case.inputs[name].data, 0)?;
     }
     for (name, tensor) in cotangents.iter().filter(|(_, tensor)| needed(tensor)) {
         program.write(tensor, case.cotangents[name].f32().unwrap_or_default())?;
@@ -82,11 +77,23 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
 }
 
 /// Indices and labels are u32 in the engine, masks f32.
-fn leaf(graph: &Graph, tensor: &super::golden::Tensor) -> Tensor {
-    match tensor.data {
-        Data::I32(_) => graph.input_u32(tensor.shape.as_slice()),
-        Data::F32(_) | Data::U8(_) => graph.input(tensor.shape.as_slice()),
+fn leaf(graph: &Graph, data: &Data, shape: &[usize]) -> Tensor {
+    match data {
+        Data::I32(_) => graph.input_u32(shape),
+        Data::F32(_) | Data::U8(_) => graph.input(shape),
     }
+}
+
+/// Writes the n-th part of stored values that is as large as the input.
+fn write(program: &Program, input: &Tensor, data: &Data, n: usize) -> Result<()> {
+    let part = n * input.elements()..(n + 1) * input.elements();
+    match data {
+        Data::F32(values) => program.write(input, &values[part])?,
+        // A negative label (-100) wraps round.
+        Data::I32(values) => program.write_u32(input, &values[part].iter().map(|&v| v as u32).collect::<Vec<_>>())?,
+        Data::U8(values) => program.write(input, &values[part].iter().map(|&v| f32::from(v)).collect::<Vec<_>>())?,
+    };
+    Ok(())
 }
 
 fn one(name: &str, tensor: Tensor) -> Option<Named> {

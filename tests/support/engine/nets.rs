@@ -15,6 +15,10 @@ pub fn build(op: &str, attrs: Attrs, x: &Named) -> Option<Named> {
             Some(Named::from([("y".to_owned(), y), ("indices".to_owned(), indices)]))
         }
         "cross_entropy" | "mse_loss" => one("loss", loss(op, attrs, x)),
+        "embedding" => {
+            let padding = attrs.0["padding_idx"].as_u64().map(|row| row as usize);
+            one("y", x["indices"].embedding(&x["weight"], padding))
+        }
         _ => {
             let y = product(op, attrs, x).or_else(|| reduction(op, attrs, x)).or_else(|| movement(op, attrs, x));
             one("y", y?)

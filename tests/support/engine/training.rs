@@ -1,19 +1,20 @@
 //! Cases that run for several steps: optimizers and whole training traces.
 
 use shadegrad::graph::Role;
+use shadegrad::nn::{self, Module};
 use shadegrad::ops::{Conv2dOptions, Window};
 use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Schedule, Sgd};
 use shadegrad::{Gpu, Graph, Param, Program, Result, Tensor};
 
 use super::{Answer, Got, Outcome};
-use crate::support::golden::{Case, Data};
+use crate::support::golden::Case;
 use crate::support::reference::{Attrs, convnet, optim};
 
 /// The outcome of one of these ops; `None` for any other.
 pub fn run(gpu: &Gpu, case: &Case) -> Option<Result<Outcome>> {
     let answer = match case.op.as_str() {
         "optimizer" => optimizer_case(gpu, case),
-        "model_trace" if case.attrs["model"] == "cnn" => convnet_trace(gpu, case),
+        "model_trace" => trace(gpu, case, &Net::of(case)?),
         _ => return None,
     };
     Some(answer.map(Outcome::Answer))
@@ -70,61 +71,100 @@ fn rate(gpu: &Gpu, program: &Program) -> Result<f32> {
     Ok(gpu.read_param(hyper)?[0])
 }
 
-/// conv(5x5, padding 2), relu, max-pool 2, twice; then linear, relu, linear: trained for some steps.
-fn convnet_trace(gpu: &Gpu, case: &Case) -> Result<Answer> {
+/// From a batch to its logits, and the parameters by name.
+struct Net {
+    parameters: Vec<(String, Param)>,
+    logits: Box<dyn Fn(&Tensor) -> Tensor>,
+}
+
+impl Net {
+    /// The case's network, made of layers.
+    fn of(case: &Case) -> Option<Net> {
+        match case.attrs["model"].as_str()? {
+            "cnn" => {
+                let shape = |name: &str| case.inputs[&format!("init.{name}")].shape.clone();
+                let params = convnet::PARAMETERS.map(|name| Param::new(name, Role::Weight, shape(name), &[]));
+                let parameters = params.iter().map(|param| (param.name(), param.clone())).collect();
+                let leaves = move |g: &Graph| params.iter().map(|param| g.param(param)).collect::<Vec<_>>();
+                Some(Net { parameters, logits: Box::new(move |x| convnet(x, &leaves(x.graph()))) })
+            }
+            "rnn_classifier" => {
+                let (embedding, fc) = (nn::Embedding::new(60, 24), nn::Linear::new(48, 4));
+                let lstm = nn::Lstm::new(24, 48).layers(2).batch_first();
+                let parameters = named([("embedding", &embedding), ("lstm", &lstm), ("fc", &fc)]);
+                let logits =
+                    move |x: &Tensor| fc.forward(&lstm.forward(&embedding.forward(x)).narrow(1, 19, 1).squeeze(1));
+                Some(Net { parameters, logits: Box::new(logits) })
+            }
+            "char_gru" => {
+                let (embedding, fc) = (nn::Embedding::new(40, 16), nn::Linear::new(32, 40));
+                let gru = nn::Gru::new(16, 32).batch_first();
+                let parameters = named([("embedding", &embedding), ("gru", &gru), ("fc", &fc)]);
+                Some(Net { parameters, logits: Box::new(move |x| fc.forward(&gru.forward(&embedding.forward(x)))) })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn named<const N: usize>(parts: [(&str, &dyn Module); N]) -> Vec<(String, Param)> {
+    parts.into_iter().flat_map(|(name, part)| nn::prefixed(name, part)).collect()
+}
+
+/// A network trained for some steps.
+fn trace(gpu: &Gpu, case: &Case, net: &Net) -> Result<Answer> {
     let attrs = Attrs(&case.attrs);
     let (optimizer, _) = optimizer(attrs, "optimizer_");
-    let (images, labels) = (&case.inputs["x"], &case.inputs["y"]);
-    let images_f32 = images.f32().unwrap_or_default();
-    let labels_u32: Vec<u32> = match &labels.data {
-        Data::I32(values) => values.iter().map(|&v| v as u32).collect(),
-        _ => Vec::new(),
-    };
-    let params: Vec<Param> = convnet::PARAMETERS
-        .iter()
-        .map(|&name| {
-            let first = &case.inputs[&format!("init.{name}")];
-            Param::new(name, Role::Weight, first.shape.as_slice(), first.f32().unwrap_or_default())
-        })
-        .collect();
+    let (inputs, labels) = (&case.inputs["x"], &case.inputs["y"]);
+    for (name, param) in &net.parameters {
+        gpu.write_param(param, case.inputs[&format!("init.{name}")].f32().unwrap_or_default())?;
+    }
     let graph = Graph::new();
-    let (x, y) = (graph.input(&images.shape[1..]), graph.input_u32(&labels.shape[1..]));
-    let leaves: Vec<Tensor> = params.iter().map(|param| graph.param(param)).collect();
-    let logits = convnet(&x, &leaves);
-    let loss = logits.cross_entropy(&y);
+    let (x, y) = (super::leaf(&graph, &inputs.data, &inputs.shape[1..]), graph.input_u32(&labels.shape[1..]));
+    let leaves: Vec<Tensor> = net.parameters.iter().map(|(_, param)| graph.param(param)).collect();
+    let logits = (net.logits)(&x);
+    // Every step of a sequence is a case of its own.
+    let logits = logits.reshape([y.elements(), logits.shape()[logits.rank() - 1]]);
+    let loss = logits.cross_entropy(&y.reshape([y.elements()]));
     let grads = graph.grad(&loss, &leaves);
-    let pairs: Vec<(Param, Tensor)> = params.iter().cloned().zip(grads.iter().cloned()).collect();
-    let function = graph.function([&loss, &logits].into_iter().chain(&grads));
-    let program = gpu.compile(&graph.apply(function, &pairs, optimizer))?;
+    let pairs: Vec<_> = net.parameters.iter().map(|(_, param)| param.clone()).zip(grads.iter().cloned()).collect();
+    let function = graph.apply(graph.function([&loss, &logits].into_iter().chain(&grads)), &pairs, optimizer);
+    let norm = function.outputs().get(2 + grads.len()).cloned();
+    let program = gpu.compile(&function)?;
     let use_it = gpu.compile(&graph.function([&logits]))?;
 
     let mut answer = Answer::default();
-    let mut losses = Vec::new();
+    let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for step in 0..attrs.usize("steps") {
-        let batch = &images_f32[step * x.elements()..][..x.elements()];
-        program.write(&x, batch)?.write_u32(&y, &labels_u32[step * y.elements()..][..y.elements()])?.run()?;
+        super::write(&program, &x, &inputs.data, step)?;
+        super::write(&program, &y, &labels.data, step)?;
+        program.run()?;
         losses.extend(program.read(&loss)?);
+        norms.extend(norm.as_ref().map(|norm| program.read(norm)).transpose()?.into_iter().flatten());
         if step == 0 {
             answer.outputs.insert("logits_step0".into(), of(&logits, program.read(&logits)?));
-            for (param, grad) in params.iter().zip(&grads) {
+            for ((name, _), grad) in net.parameters.iter().zip(&grads) {
                 let mut values = program.read(grad)?;
-                answer.outputs.insert(format!("grad_stats.{}", param.name()), statistics(&values));
+                answer.outputs.insert(format!("grad_stats.{name}"), statistics(&values));
                 // Large ones are stored as their first 256 values.
-                let cut = case.grads.get(&param.name()).is_some_and(|(want, _)| want.shape == [256]);
+                let cut = case.grads.get(name).is_some_and(|(want, _)| want.shape == [256]);
                 values.truncate(if cut { 256 } else { values.len() });
-                answer.grads.insert(param.name(), if cut { flat(values) } else { of(grad, values) });
+                answer.grads.insert(name.clone(), if cut { flat(values) } else { of(grad, values) });
             }
         }
     }
-    use_it.write(&x, &images_f32[..x.elements()])?.run()?;
+    super::write(&use_it, &x, &inputs.data, 0)?;
+    use_it.run()?;
     answer.outputs.insert("logits_final".into(), of(&logits, use_it.read(&logits)?));
     answer.outputs.insert("losses".into(), flat(losses));
-    for param in &params {
-        answer.outputs.insert(format!("stats.{}", param.name()), statistics(&gpu.read_param(param)?));
+    answer.outputs.insert("grad_norm".into(), flat(norms));
+    for (name, param) in &net.parameters {
+        answer.outputs.insert(format!("stats.{name}"), statistics(&gpu.read_param(param)?));
     }
     Ok(answer)
 }
 
+/// conv(5x5, padding 2), relu, max-pool 2, twice; then linear, relu, linear.
 fn convnet(x: &Tensor, params: &[Tensor]) -> Tensor {
     let [w1, b1, w2, b2, w3, b3, w4, b4] = params else { panic!("{} parameters", params.len()) };
     let layer = |x: &Tensor, weight: &Tensor, bias: &Tensor| {

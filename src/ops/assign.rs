@@ -1,0 +1,55 @@
+//! State that programs set themselves.
+
+use super::movement;
+use crate::graph::{Arg, Candidate, Caps, Desc, Graph, Io, Op, Param, Source, Tensor, Update};
+
+/// Copies its input into a piece of state.
+#[derive(Debug)]
+struct Assign(Param);
+
+impl Op for Assign {
+    fn name(&self) -> &'static str {
+        "assign"
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        match inputs[0] == *self.0.desc() {
+            true => Ok(Vec::new()),
+            false => Err(format!("{} is {}, not {}", self.0.name(), self.0.desc(), inputs[0])),
+        }
+    }
+
+    fn state(&self) -> Vec<Param> {
+        vec![self.0.clone()]
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let copy = movement::kernel("scatter", io.inputs[0].dtype, io.inputs[0].elements(), caps);
+        vec![Candidate::single("copy", copy.bind([Arg::In(0), Arg::State(0)]))]
+    }
+}
+
+impl Graph {
+    /// After everything that reads `param`, its values become those of `tensor`: for states carried from run to run.
+    /// It takes effect in a [`crate::graph::Function`] that it is added to.
+    ///
+    /// ```no_run
+    /// use shadegrad::{Gpu, Graph, Param, graph::Role};
+    /// let total = Param::new("total", Role::State, [4], &[0.0; 4]);
+    /// let g = Graph::new();
+    /// let x = g.input([4]);
+    /// let sum = g.param(&total) + &x;
+    /// let program = Gpu::new()?.compile(&g.function([&sum]).update(g.assign(&total, &sum)))?;
+    /// # Ok::<(), shadegrad::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn assign(&self, param: &Param, tensor: &Tensor) -> Update {
+        if matches!(self.inner().nodes[tensor.value().node].source, Source::Param(_)) {
+            self.fail(
+                "assign",
+                format!("{} is to become another state as it is, not something computed", param.name()),
+            );
+        }
+        self.update(Assign(param.clone()), &[tensor])
+    }
+}
