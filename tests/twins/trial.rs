@@ -56,8 +56,9 @@ pub fn named<const N: usize>(inputs: [(&str, Array); N]) -> Named {
 pub fn check(gpu: &Gpu, op: &str, attrs: &Value, inputs: &Named, bound: Bound, random: &mut Random) {
     let twin = twin(op, attrs).unwrap_or_else(|| panic!("{op} has no twin"));
     let outputs = twin.outputs(inputs);
-    let dy = random.normal(outputs[twin.output].shape.clone());
-    let grads = twin.grads(inputs, &dy).unwrap_or_default();
+    let dys: Named =
+        twin.differentiable(inputs).into_iter().map(|(name, value)| (name, random.normal(value.shape))).collect();
+    let grads = twin.grads_from(inputs, &dys).unwrap_or_default();
     let grads: Named = grads.into_iter().filter(|(name, _)| inputs.contains_key(name)).collect();
     let exact = |_: &Array| {
         (stored("", &Array::zeros([0])), crate::support::golden::Tolerance { rtol: 0.0, atol: 0.0, exact: true })
@@ -68,7 +69,11 @@ pub fn check(gpu: &Gpu, op: &str, attrs: &Value, inputs: &Named, bound: Bound, r
         attrs: attrs.clone(),
         inputs: inputs.iter().map(|(name, array)| (name.clone(), stored(name, array))).collect(),
         outputs: BTreeMap::new(),
-        cotangents: if grads.is_empty() { BTreeMap::new() } else { [(twin.output.to_owned(), stored("", &dy))].into() },
+        cotangents: if grads.is_empty() {
+            BTreeMap::new()
+        } else {
+            dys.iter().map(|(name, dy)| (name.clone(), stored("", dy))).collect()
+        },
         grads: grads.iter().map(|(name, array)| (name.clone(), exact(array))).collect(),
         note: String::new(),
     };
@@ -86,7 +91,7 @@ pub fn check(gpu: &Gpu, op: &str, attrs: &Value, inputs: &Named, bound: Bound, r
     let (sizes, grad_sizes) = match bound {
         Bound::Terms(_) => {
             let inputs = absolute(inputs);
-            (twin.outputs(&inputs), twin.grads(&inputs, &dy.map(f64::abs)).unwrap_or_default())
+            (twin.outputs(&inputs), twin.grads_from(&inputs, &absolute(&dys)).unwrap_or_default())
         }
         Bound::Values(..) => Default::default(),
     };
@@ -128,7 +133,7 @@ pub fn agree(what: &str, got: &[f32], want: &Array, bound: Bound, sizes: Option<
 /// Labels and indices are integers.
 fn stored(name: &str, array: &Array) -> Stored {
     let data = match name {
-        "index" | "target" if array.data.iter().all(|v| v.fract() == 0.0) => {
+        "index" | "indices" | "target" if array.data.iter().all(|v| v.fract() == 0.0) => {
             Data::I32(array.data.iter().map(|&v| v as i32).collect())
         }
         _ => Data::F32(array.to_f32()),

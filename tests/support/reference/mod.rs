@@ -13,6 +13,7 @@ pub mod numeric;
 pub mod optim;
 mod pool;
 mod random;
+mod recurrent;
 mod reduce;
 pub mod shape;
 mod twin;
@@ -26,6 +27,7 @@ pub use conv::Conv2d;
 pub use matmul::{linear, linear_vjp, matmul, matmul_vjp};
 pub use pool::{AvgPool2d, MaxPool2d};
 pub use random::Random;
+pub use recurrent::Stack;
 pub use reduce::{
     Reduce, argmax, argmin, cumsum, log_softmax, log_softmax_vjp, logsumexp, reduce, reduce_vjp, softmax, softmax_vjp,
 };

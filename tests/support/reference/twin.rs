@@ -6,32 +6,44 @@ use serde_json::Value;
 
 use super::attrs::Attrs;
 use super::loss::{self, CrossEntropy, Elementwise};
+use super::recurrent::Stack;
 use super::shape::{self, Fill, movement_vjp};
 use super::*;
 
 /// Arrays by the names that the manifest gives them.
 pub type Named = BTreeMap<String, Array>;
 
-type Forward = Box<dyn Fn(&Named) -> Array>;
-type Indices = Box<dyn Fn(&Named) -> Array>;
-type Vjp = Box<dyn Fn(&Named, &Array) -> Named>;
+type Forward = Box<dyn Fn(&Named) -> Named>;
+type Vjp = Box<dyn Fn(&Named, &Named) -> Named>;
 
 /// An op with its attributes set.
 pub struct Twin {
-    /// The name of the differentiable output.
+    /// The name of the differentiable output, or of the first of them.
     pub output: &'static str,
     forward: Forward,
     vjp: Option<Vjp>,
-    indices: Option<Indices>,
+    indices: Option<Box<dyn Fn(&Named) -> Array>>,
 }
 
 impl Twin {
     fn new(forward: impl Fn(&Named) -> Array + 'static) -> Self {
+        let forward = move |x: &Named| Named::from([("y".to_owned(), forward(x))]);
         Twin { output: "y", forward: Box::new(forward), vjp: None, indices: None }
     }
 
+    /// Of an op with several differentiable outputs; `y` is one of them.
+    fn several(forward: impl Fn(&Named) -> Named + 'static, vjp: impl Fn(&Named, &Named) -> Named + 'static) -> Self {
+        Twin { output: "y", forward: Box::new(forward), vjp: Some(Box::new(vjp)), indices: None }
+    }
+
+    /// Renames the only output.
     fn output(self, output: &'static str) -> Self {
-        Twin { output, ..self }
+        let (forward, vjp, was) = (self.forward, self.vjp, self.output);
+        let renamed = |mut named: Named, from: &str, to: &str| {
+            named.remove(from).map(|array| Named::from([(to.to_owned(), array)])).unwrap_or_default()
+        };
+        let vjp = vjp.map(|vjp| -> Vjp { Box::new(move |x, dys| vjp(x, &renamed(dys.clone(), output, was))) });
+        Twin { output, forward: Box::new(move |x| renamed(forward(x), was, output)), vjp, ..self }
     }
 
     /// The gradients of the inputs with the names `inputs`.
@@ -40,18 +52,25 @@ impl Twin {
         inputs: [&'static str; N],
         vjp: impl Fn(&Named, &Array) -> [Array; N] + 'static,
     ) -> Self {
-        let named = move |x: &Named, dy: &Array| inputs.map(str::to_owned).into_iter().zip(vjp(x, dy)).collect();
+        let output = self.output;
+        let named =
+            move |x: &Named, dys: &Named| inputs.map(str::to_owned).into_iter().zip(vjp(x, &dys[output])).collect();
         Twin { vjp: Some(Box::new(named)), ..self }
     }
 
-    /// The differentiable output.
+    /// The (first) differentiable output.
     pub fn value(&self, inputs: &Named) -> Array {
+        self.differentiable(inputs).remove(self.output).expect("the output")
+    }
+
+    /// All differentiable outputs.
+    pub fn differentiable(&self, inputs: &Named) -> Named {
         (self.forward)(inputs)
     }
 
     /// All outputs.
     pub fn outputs(&self, inputs: &Named) -> Named {
-        let mut outputs = Named::from([(self.output.to_owned(), self.value(inputs))]);
+        let mut outputs = self.differentiable(inputs);
         if let Some(indices) = &self.indices {
             outputs.insert("indices".to_owned(), indices(inputs));
         }
@@ -60,7 +79,12 @@ impl Twin {
 
     /// The gradients by formula, for an op that has one; `dy` arrives at [`Twin::output`].
     pub fn grads(&self, inputs: &Named, dy: &Array) -> Option<Named> {
-        self.vjp.as_ref().map(|vjp| vjp(inputs, dy))
+        self.grads_from(inputs, &Named::from([(self.output.to_owned(), dy.clone())]))
+    }
+
+    /// The same where something arrives at several outputs.
+    pub fn grads_from(&self, inputs: &Named, dys: &Named) -> Option<Named> {
+        self.vjp.as_ref().map(|vjp| vjp(inputs, dys))
     }
 }
 
@@ -75,6 +99,10 @@ pub fn twin(op: &str, attrs: &Value) -> Option<Twin> {
         .or_else(|| softmax_twin(op, attrs))
         .or_else(|| loss_twin(op, attrs))
         .or_else(|| shape_twin(op, attrs))
+        .or_else(|| {
+            let (forward, back) = (Stack::new(op, attrs)?, Stack::new(op, attrs)?);
+            Some(Twin::several(move |x| forward.forward(x), move |x, dys| back.grads(x, dys)))
+        })
 }
 
 fn unary_twin(op: &str, attrs: Attrs) -> Option<Twin> {
@@ -339,6 +367,19 @@ fn shape_twin(op: &str, attrs: Attrs) -> Option<Twin> {
         "index_select" => {
             let dim = attrs.i64("dim");
             movement(move |all, x| shape::index_select(x, dim, &all["index"]))
+        }
+        "embedding" => {
+            let padding = attrs.0["padding_idx"].as_u64().map(|row| row as f64);
+            let rows = |x: &Array, index: &Array| {
+                let taken = shape::index_select(x, 0, &index.clone().reshape([index.len()]));
+                taken.reshape([&index.shape[..], &x.shape[1..]].concat())
+            };
+            Twin::new(move |x| rows(&x["weight"], &x["indices"])).vjp(["weight"], move |x, dy| {
+                let mut grad = movement_vjp(|labels| rows(labels, &x["indices"]), &x["weight"].shape, dy);
+                let width = grad.shape[1];
+                padding.into_iter().for_each(|row| grad.data[row as usize * width..][..width].fill(0.0));
+                [grad]
+            })
         }
         "gather" => {
             let dim = attrs.i64("dim");
