@@ -19,8 +19,8 @@ fn place_after(n: u32, row: u32) -> u32 {
     while (m < TAKEN) {
         // Four at a time, the last one again where there are fewer.
         var found = TAKEN;
-        for (var i = 4u; i > 0u; i--) { // unroll
-            let place = min(m + i - 1u, TAKEN - 1u);
+        for (var i = 0u; i < 4u; i++) { // unroll
+            let place = min(m + 3u - i, TAKEN - 1u);
             found = select(found, place, index[place] == row);
         }
         if (found < TAKEN) {
@@ -35,8 +35,8 @@ fn is_first(n: u32, row: u32) -> bool {
     var m = n;
     while (m > 0u) {
         var found = false;
-        for (var i = 1u; i <= 4u; i++) { // unroll
-            found = found || (m >= i && index[max(m, i) - i] == row);
+        for (var i = 0u; i < 4u; i++) { // unroll
+            found = found || (m > i && index[max(m, i + 1u) - 1u - i] == row);
         }
         if (found) {
             return false;
@@ -68,7 +68,7 @@ fn chains(
 
 @group(0) @binding(0) var<storage, read> dy: array<Element>; // [TAKEN, WIDTH]
 @group(0) @binding(1) var<storage, read> chain: array<u32>; // [TAKEN]
-@group(0) @binding(2) var<storage, read> row_of: array<u32>; // [TAKEN]
+@group(0) @binding(2) var<storage, read_write> row_of: array<u32>; // [TAKEN], as `chains` left it
 @group(0) @binding(3) var<storage, read_write> sums: array<Element>; // [TAKEN, WIDTH]
 
 // What arrives at each row that was selected, summed along its chain, at the chain's first place; elsewhere 0.

@@ -24,6 +24,7 @@ const FORMER = 12u;
 const FINAL_C_GRAD = 13u;
 const INITIAL_GRAD = 14u;
 const STATE = 15u;
+const STEP = 16u;
 
 @group(0) @binding(KEPT_GATES) var<storage, read> kept_gates: array<vec4<f32>>; // [DIRECTIONS, STEPS BATCH, HIDDEN]
 @group(0) @binding(KEPT_GATES) var<storage, read> kept_y: array<f32>; // [STEPS BATCH, DIRECTIONS HIDDEN]
@@ -166,6 +167,29 @@ fn columns_of_texels(team: u32, plane: u32, k: u32, lane: u32) -> array<f32, ROW
 fn sync_texels() {
     workgroupBarrier();
     textureBarrier();
+}
+
+// The same in a buffer, for a dispatch to each step.
+@group(0) @binding(STATE) var<storage, read_write> memory: array<f32>; // [teams, PLANES, HIDDEN, ROWS]
+
+fn put_plane_memory(team: u32, plane: u32, u: u32, r: u32, value: f32) {
+    memory[((team * PLANES + plane) * HIDDEN + u) * ROWS + r] = value;
+}
+
+fn at_plane_memory(team: u32, plane: u32, u: u32, r: u32) -> f32 {
+    return memory[((team * PLANES + plane) * HIDDEN + u) * ROWS + r];
+}
+
+fn columns_of_memory(team: u32, plane: u32, k: u32, lane: u32) -> array<f32, ROWS * 4u> {
+    let first = (team * PLANES + plane) * HIDDEN * ROWS;
+    var values: array<f32, ROWS * 4u>;
+    for (var e = 0u; e < ROWS * 4u; e++) { // unroll
+        values[e] = memory[min(first + k * ROWS + e, (team + 1u) * PLANES * HIDDEN * ROWS - 1u)];
+    }
+    return values;
+}
+
+fn no_sync() {
 }
 
 struct Place {
@@ -321,6 +345,19 @@ fn finish(p: Place, sum: vec4<f32>) {
     }
 }
 
+// Where a driver allows only so many turns of loops, a dispatch runs a part of the sequence.
+const SEGMENT = STEPS + 1u;
+
+@group(0) @binding(STEP) var<storage, read> step_number: array<u32>; // [1]
+
+fn first_step() -> u32 {
+    return 0u;
+}
+
+fn first_step_given() -> u32 {
+    return step_number[0];
+}
+
 @compute @workgroup_size(GROUP)
 fn sequence(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -333,8 +370,11 @@ fn sequence(
     }
     let d = team / TEAMS;
     let n = team % TEAMS * ROWS;
-    begin(team, lane);
-    for (var s = 0u; s < STEPS + FINAL; s++) {
+    let start = first_step();
+    if (start == 0u) {
+        begin(team, lane);
+    }
+    for (var s = start; s < min(start + SEGMENT, STEPS + FINAL); s++) {
         for (var first = 0u; first < COLUMNS; first += GROUP * 4u) {
             let j = min(first + lane * 4u, COLUMNS - 4u);
             let sums = product(team, s % 2u * DOUBLE * BACK, d, ROTATE, BACK * HIDDEN, j, lane);
@@ -408,8 +448,11 @@ fn sequence_before(
     }
     let d = team / TEAMS;
     let n = team % TEAMS * ROWS;
-    begin(team, lane);
-    for (var step = 0u; step < 2u * STEPS + FINAL; step++) {
+    let start = first_step() * 2u;
+    if (start == 0u) {
+        begin(team, lane);
+    }
+    for (var step = start; step < min(start + 2u * SEGMENT, 2u * STEPS + FINAL); step++) {
         let second = step % 2u == 1u;
         for (var first = 0u; first < COLUMNS; first += GROUP * 4u) {
             let j = min(first + lane * 4u, COLUMNS - 4u);
@@ -429,5 +472,74 @@ fn sequence_before(
             }
         }
         sync();
+    }
+}
+
+// --- A dispatch to each step: workgroups own a team's columns, four to an invocation.
+
+const BLOCKS = (COLUMNS + GROUP * 4u - 1u) / (GROUP * 4u);
+
+@compute @workgroup_size(GROUP)
+fn begin_states(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let team = group_index(group, groups);
+    if (team < DIRECTIONS * TEAMS) {
+        begin(team, lane);
+    }
+}
+
+@compute @workgroup_size(GROUP)
+fn step(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let team = group_index(group, groups) / BLOCKS;
+    let j = (group_index(group, groups) % BLOCKS * GROUP + lane) * 4u;
+    if (team >= DIRECTIONS * TEAMS || j >= COLUMNS) {
+        return;
+    }
+    let s = step_number[0];
+    let n = team % TEAMS * ROWS;
+    let sums = product(team, s % 2u * BACK, team / TEAMS, ROTATE, BACK * HIDDEN, j, lane);
+    for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
+        let p = Place(team, team / TEAMS, n + r, r, j);
+        if (s < STEPS) {
+            retreat(p, s, chosen(sums, r), (1u - s % 2u) * BACK);
+        } else {
+            finish(p, chosen(sums, r));
+        }
+    }
+}
+
+// Two to a step: the candidate first, then the gates.
+@compute @workgroup_size(GROUP)
+fn step_before(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let team = group_index(group, groups) / BLOCKS;
+    let j = (group_index(group, groups) % BLOCKS * GROUP + lane) * 4u;
+    if (team >= DIRECTIONS * TEAMS || j >= COLUMNS) {
+        return;
+    }
+    let s = step_number[0] / 2u;
+    let second = step_number[0] % 2u == 1u;
+    let n = team % TEAMS * ROWS;
+    let source = select(0u, 2u, second);
+    let sums = product(team, source, team / TEAMS, source * HIDDEN, select(2u, 1u, second) * HIDDEN, j, lane);
+    for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
+        let p = Place(team, team / TEAMS, n + r, r, j);
+        if (s == STEPS) {
+            finish(p, chosen(sums, r));
+        } else if (second) {
+            retreat_reset(p, s, chosen(sums, r));
+        } else {
+            retreat_candidate(p, s, chosen(sums, r));
+        }
     }
 }

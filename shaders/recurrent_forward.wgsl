@@ -13,6 +13,7 @@ const CARRY = 11u;
 const KEPT_GATES = 12u;
 const KEPT_C = 13u;
 const CANDIDATE_BIAS = 14u;
+const STEP = 15u;
 
 fn x_gates(d: u32, row: u32, u: u32) -> Gates {
     let at = (d * STEPS * BATCH + row) * GATES * HIDDEN + u;
@@ -137,6 +138,29 @@ fn sync_texels() {
     textureBarrier();
 }
 
+// The same in a buffer, for a dispatch to each step.
+@group(0) @binding(STATE) var<storage, read_write> memory: array<f32>; // [teams, PLANES, HIDDEN, ROWS]
+
+fn put_plane_memory(team: u32, plane: u32, u: u32, r: u32, value: f32) {
+    memory[((team * PLANES + plane) * HIDDEN + u) * ROWS + r] = value;
+}
+
+fn at_plane_memory(team: u32, plane: u32, u: u32, r: u32) -> f32 {
+    return memory[((team * PLANES + plane) * HIDDEN + u) * ROWS + r];
+}
+
+fn columns_of_memory(team: u32, plane: u32, k: u32, lane: u32) -> array<f32, ROWS * 4u> {
+    let first = (team * PLANES + plane) * HIDDEN * ROWS;
+    var values: array<f32, ROWS * 4u>;
+    for (var e = 0u; e < ROWS * 4u; e++) { // unroll
+        values[e] = memory[first + min(k * ROWS + e, HIDDEN * ROWS - 1u)];
+    }
+    return values;
+}
+
+fn no_sync() {
+}
+
 // An LSTM's c, which only its own invocation reads.
 fn carry(p: Place) -> f32 {
     return 0.0;
@@ -236,6 +260,19 @@ fn advance(p: Place, s: u32, sum: Gates) {
     put_carry(p, next.c, s == STEPS - 1u);
 }
 
+// Where a driver allows only so many turns of loops, a dispatch runs a part of the sequence.
+const SEGMENT = STEPS + 1u;
+
+@group(0) @binding(STEP) var<storage, read> step_number: array<u32>; // [1]
+
+fn first_step() -> u32 {
+    return 0u;
+}
+
+fn first_step_given() -> u32 {
+    return step_number[0];
+}
+
 @compute @workgroup_size(GROUP)
 fn sequence(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -248,8 +285,11 @@ fn sequence(
     }
     let d = team / TEAMS;
     let n = team % TEAMS * ROWS;
-    begin(team, lane);
-    for (var s = 0u; s < STEPS; s++) {
+    let start = first_step();
+    if (start == 0u) {
+        begin(team, lane);
+    }
+    for (var s = start; s < min(start + SEGMENT, STEPS); s++) {
         for (var first = 0u; first < HIDDEN; first += GROUP) {
             let u = min(first + lane, HIDDEN - 1u);
             let sums = product(team, s % 2u, d, u, lane);
@@ -298,8 +338,11 @@ fn sequence_before(
     }
     let d = team / TEAMS;
     let n = team % TEAMS * ROWS;
-    begin(team, lane);
-    for (var s = 0u; s < STEPS; s++) {
+    let start = first_step();
+    if (start == 0u) {
+        begin(team, lane);
+    }
+    for (var s = start; s < min(start + SEGMENT, STEPS); s++) {
         for (var phase = 0u; phase < 2u; phase++) {
             for (var first = 0u; first < HIDDEN; first += GROUP) {
                 let u = min(first + lane, HIDDEN - 1u);
@@ -316,6 +359,67 @@ fn sequence_before(
                 }
             }
             sync();
+        }
+    }
+}
+
+// --- A dispatch to each step: workgroups own a team's units, GROUP at a time.
+
+const BLOCKS = (HIDDEN + GROUP - 1u) / GROUP;
+
+@compute @workgroup_size(GROUP)
+fn begin_states(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let team = group_index(group, groups);
+    if (team < DIRECTIONS * TEAMS) {
+        begin(team, lane);
+    }
+}
+
+@compute @workgroup_size(GROUP)
+fn step(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let team = group_index(group, groups) / BLOCKS;
+    let u = group_index(group, groups) % BLOCKS * GROUP + lane;
+    if (team >= DIRECTIONS * TEAMS || u >= HIDDEN) {
+        return;
+    }
+    let s = step_number[0];
+    let n = team % TEAMS * ROWS;
+    let sums = product(team, s % 2u, team / TEAMS, u, lane);
+    for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
+        advance(Place(team, team / TEAMS, n + r, r, u), s, chosen(sums, r));
+    }
+}
+
+// Two to a step: the gates r and z first, then the candidate.
+@compute @workgroup_size(GROUP)
+fn step_before(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let team = group_index(group, groups) / BLOCKS;
+    let u = group_index(group, groups) % BLOCKS * GROUP + lane;
+    if (team >= DIRECTIONS * TEAMS || u >= HIDDEN) {
+        return;
+    }
+    let s = step_number[0] / 2u;
+    let phase = step_number[0] % 2u;
+    let n = team % TEAMS * ROWS;
+    let sums = product(team, phase, team / TEAMS, u, lane);
+    for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
+        let p = Place(team, team / TEAMS, n + r, r, u);
+        if (phase == 0u) {
+            open_gates(p, s, chosen(sums, r));
+        } else {
+            advance_before(p, s, chosen(sums, r));
         }
     }
 }

@@ -116,6 +116,31 @@ fn reduce_vec4(
     finish(share, combine(combine(total.x, total.y), combine(total.z, total.w)));
 }
 
+@group(0) @binding(1) var<storage, read_write> y4: array<vec4<f32>>; // [SPLITS, OUTPUTS]
+
+// The same where results lie side by side in whole vec4s; OUTPUTS counts those.
+@compute @workgroup_size(64)
+fn reduce_columns_vec4(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups) * 64u + lane;
+    if (id >= COUNT) {
+        return;
+    }
+    let share = share_of(id);
+    var total = vec4<f32>(identity());
+    for (var r = share.first; r < share.last; r += share.step) {
+        total = combine4(total, x4[place(share.result * 4u, r) / 4u]);
+    }
+    let o = share.result * 4u;
+    if (SPLITS == 1u) {
+        total = vec4<f32>(epilogue(total.x, o), epilogue(total.y, o + 1u), epilogue(total.z, o + 2u), epilogue(total.w, o + 3u));
+    }
+    y4[share.split * OUTPUTS + share.result] = total;
+}
+
 // The place of the first maximum (KIND 1) or minimum (KIND 2) of each result's elements, or of the first NaN.
 @compute @workgroup_size(64)
 fn arg(

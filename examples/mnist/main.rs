@@ -5,18 +5,16 @@
 mod report;
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use shadegrad::data::{Images, Order, digits, idx, order};
 use shadegrad::gpu::Options;
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::ImageBatch;
 use shadegrad::optim::{self, Optimizer, Schedule};
-use shadegrad::train::{Losses, Session};
+use shadegrad::train::{Losses, Session, interrupt, progress};
 use shadegrad::{Error, Gpu, Graph, Program, Result, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Trains a convolutional network on handwritten digits.
@@ -169,20 +167,6 @@ fn load(args: &Args) -> Result<(Images, Images, u64)> {
     }
 }
 
-/// Set when Ctrl-C is pressed: the step under way is finished, then the state saved.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let set = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
-    set.map_err(|error| Error::argument("Ctrl-C", error.to_string()))?;
-    Ok(stop)
-}
-
-fn progress(steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30.cyan/blue} {pos}/{len} steps  {msg}  {eta} left");
-    ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
 fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     // The device opens while the images are read or drawn.
@@ -213,10 +197,8 @@ fn run(args: &Args) -> Result<()> {
 
     let notes = BTreeMap::from([("optimizer".to_string(), args.optimizer.clone())]);
     let save = |done: u64| session.save(&args.save, done, done / per_epoch, &notes);
-    let stop = stop_flag()?;
-    let bar = progress(steps);
-    bar.set_position(first);
-    bar.reset_eta();
+    let stop = interrupt()?;
+    let bar = progress(steps, first);
     let mut history = report::History::default();
     let mut losses = Losses::new(&step.stats, 2);
     let mut exam = None;

@@ -117,6 +117,9 @@ impl Gpu {
     }
 }
 
+/// Mesa's software rasterizers leave every loop after this many turns of all loops of an invocation together.
+const LLVMPIPE_TURNS: usize = 65_535;
+
 /// A copy into a texture costs a few microseconds, in which a CPU adapter gets through this many elements.
 const MIRRORS_FROM: u64 = 1 << 15;
 
@@ -138,6 +141,7 @@ pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Op
         subgroup: subgroups.then_some(info.subgroup_min_size),
         cpu,
         threads: if cpu { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 },
+        turns: if info.name.contains("llvmpipe") { LLVMPIPE_TURNS } else { usize::MAX },
         mirrors: mirrors as usize,
         mirrors_from: if options.mirrors.is_some() { 0 } else { MIRRORS_FROM },
         candidate: options.candidate.unwrap_or(0),

@@ -192,6 +192,14 @@ impl Program {
         Ok(self)
     }
 
+    /// Starts the program's random numbers (dropout, sampling) anew from this seed.
+    pub fn seed(&self, seed: u64) -> Result<&Self> {
+        for param in self.params().iter().filter(|param| param.name() == "random") {
+            self.gpu().write_param_words(param, &[seed as u32 ^ (seed >> 32) as u32, 0])?;
+        }
+        Ok(self)
+    }
+
     /// Sets a hyper-parameter (`lr`, ...) for the runs to come.
     pub fn set(&self, name: &str, value: f32) -> Result<&Self> {
         let Some((_, param, index)) = self.settings.iter().find(|(n, _, _)| n == name) else {

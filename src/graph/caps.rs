@@ -23,6 +23,8 @@ pub struct Caps {
     pub cpu: bool,
     /// Workgroups that run at the same time on a CPU adapter; 0 on others.
     pub threads: usize,
+    /// Turns that all loops of an invocation may take together, each loop's end counted as one; some drivers stop there (`docs/adapters.md`).
+    pub turns: usize,
     /// How many operands of a dispatch may be read through textures (see [`super::mirror`]); 0 where buffers are as fast.
     pub mirrors: usize,
     /// Operations or elements that a dispatch must be worth to have its operands copied into textures.
@@ -48,6 +50,7 @@ impl Caps {
             subgroup: None,
             cpu: false,
             threads: 0,
+            turns: usize::MAX,
             mirrors: 0,
             mirrors_from: 0,
             candidate: 0,

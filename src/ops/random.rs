@@ -1,6 +1,8 @@
 //! Random numbers: dropout, and the counter that makes every run draw anew.
 
-use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Param, Pointwise, Tensor, float};
+use crate::graph::{
+    Arg, Backward, Candidate, Caps, DType, Desc, Graph, Io, Kernel, Op, Param, Pointwise, Shape, Tensor, float,
+};
 use crate::graph::{Function, plan::params};
 use crate::shader;
 
@@ -73,7 +75,53 @@ pub(crate) fn ticking(function: &Function) -> Function {
     }
 }
 
+/// Uniform in [0, 1): a function of (seed, step, salt, element).
+#[derive(Debug)]
+struct Uniform {
+    shape: Shape,
+    salt: u32,
+}
+
+impl Op for Uniform {
+    fn name(&self) -> &'static str {
+        "uniform"
+    }
+
+    fn outputs(&self, _inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        Ok(vec![Desc::f32(&self.shape)])
+    }
+
+    fn candidates(&self, _io: &Io<'_>, _caps: &Caps) -> Vec<Candidate> {
+        Vec::new()
+    }
+
+    fn pointwise(&self) -> Option<Pointwise> {
+        Some(Pointwise(format!("uniform01({{0}}, {{1}}, {}u, {{i}})", self.salt)))
+    }
+}
+
+impl Graph {
+    /// Numbers uniform in [0, 1): fresh ones each run, repeatable by seed ([`crate::Program::seed`]).
+    #[track_caller]
+    pub fn uniform(&self, shape: impl Into<Shape>) -> Tensor {
+        let random = self.random();
+        let (seed, step) = (random.narrow(0, 0, 1), random.narrow(0, 1, 1));
+        let salt = self.salt();
+        self.push1(Uniform { shape: shape.into(), salt }, &[&seed, &step])
+    }
+}
+
 impl Tensor {
+    /// Draws a class from each row of logits [..., classes], with the probabilities of their softmax: u32 [...]. By the
+    /// Gumbel-max trick (Gumbel, 1954).
+    #[track_caller]
+    pub fn sample(&self) -> Tensor {
+        // No logarithm is that of 0, whatever the device rounds to.
+        let exponential = -self.graph().uniform(self.shape()).maximum(&self.graph().full([], 1e-30)).log();
+        let gumbel = -exponential.maximum(&self.graph().full([], 1e-8)).log();
+        (self + gumbel).argmax(&[-1], false)
+    }
+
     /// Zeroes each element with probability `p` and scales the rest by `1 / (1 - p)`: a fresh mask each run,
     /// repeatable by seed.
     #[track_caller]

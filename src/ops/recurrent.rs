@@ -9,7 +9,8 @@ mod layer;
 
 pub use layer::{LayerWeights, Recurrence, States};
 
-use crate::graph::{Caps, Const, DType, Desc, Kernel, Shader};
+use super::gemm;
+use crate::graph::{Arg, Caps, Const, DType, Desc, Kernel, Shader};
 
 /// What a unit computes at each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,39 +113,114 @@ impl Extents {
     }
 }
 
-/// How a workgroup runs its sequences from end to end.
+/// Where a team's states lie from step to step.
+#[derive(Clone, Copy, PartialEq)]
+enum Style {
+    /// In a texture, for CPU adapters; a whole sequence in one dispatch.
+    Texels,
+    /// In workgroup memory; a whole sequence in one dispatch.
+    Group,
+    /// In a buffer, with a dispatch to each step.
+    Steps,
+}
+
+impl Style {
+    /// The ways that suit a device, the best one first. With large weights, all of a GPU's cores together read them
+    /// faster at each step than a few do for themselves; where that turns is an estimate (`docs/recurrent.md`).
+    fn all(e: &Extents, caps: &Caps) -> Vec<Style> {
+        let weights = e.cell.gates() * e.hidden * e.hidden * 4;
+        match caps.cpu {
+            true => vec![Style::Texels, Style::Group, Style::Steps],
+            false if weights > 1 << 20 => vec![Style::Steps, Style::Group],
+            false => vec![Style::Group, Style::Steps],
+        }
+    }
+}
+
+/// A workgroup, or those of one dispatch to a step, that run some sequences.
 struct Team {
+    style: Style,
     rows: usize,
     group: usize,
-    /// Elements of the planes that its invocations share.
-    shared: usize,
     /// Sequences of all directions, cut into teams.
     count: usize,
+    /// Elements of a plane of one team.
+    plane: usize,
 }
 
 impl Team {
-    /// A team whose invocations own `width` units or columns, sharing planes of `planes` elements for each sequence.
-    fn new(e: &Extents, width: usize, planes: usize, caps: &Caps) -> Option<Team> {
+    /// Teams whose invocations own `width` units or columns, sharing planes for each sequence, if that fits.
+    fn new(e: &Extents, width: usize, planes: usize, style: Style, caps: &Caps) -> Option<Team> {
         let teams = |rows: &usize| e.directions * e.batch.div_ceil(*rows);
-        let rows = if caps.cpu {
-            // A team's time, fitted to lavapipe, and how many come one after the other.
-            let cost = |rows: &usize| teams(rows).div_ceil(caps.threads.max(1)) * (170 + 39 * rows);
-            (1..=16).min_by_key(cost)?
-        } else {
-            let fits = |rows: &usize| planes * rows * 4 <= caps.workgroup_memory as usize;
-            [8, 4, 2, 1].into_iter().filter(|rows| *rows == 1 || rows / 2 < e.batch).find(fits)?
+        let fits =
+            |rows: &usize| style != Style::Group || planes * e.hidden * rows * 4 <= caps.workgroup_memory as usize;
+        // A team's time, fitted to lavapipe, and how many come one after the other.
+        let cost = |rows: &usize| teams(rows).div_ceil(caps.threads.max(1)) * (170 + 39 * rows);
+        let rows = match style {
+            Style::Texels => (1..=16).min_by_key(cost)?,
+            _ => [8, 4, 2, 1].into_iter().filter(|rows| *rows == 1 || rows / 2 < e.batch).find(fits)?,
         };
-        let group = if caps.cpu { 8 } else { width.next_multiple_of(32).min(caps.invocations as usize) };
-        Some(Team { rows, group, shared: planes * rows, count: teams(&rows) })
+        let group = match style {
+            Style::Texels => 8,
+            Style::Group => width.next_multiple_of(32).min(caps.invocations as usize),
+            Style::Steps => 64,
+        };
+        Some(Team { style, rows, group, count: teams(&rows), plane: e.hidden * rows })
     }
 
-    fn set(&self, kernel: Kernel, caps: &Caps) -> Kernel {
-        kernel
+    fn set(&self, kernel: Kernel, planes: usize, caps: &Caps) -> Kernel {
+        let kernel = kernel
             .set("ROWS", self.rows)
             .set("GROUP", self.group)
-            .set("LANES", super::gemm::lanes(caps))
-            .grid(caps.fold(self.count))
+            .set("LANES", gemm::lanes(caps))
+            .set("PLANES", planes)
+            .grid(caps.fold(self.count));
+        match self.style {
+            Style::Texels => in_texels(kernel, caps),
+            Style::Group => kernel,
+            Style::Steps => kernel
+                .choose("put_plane", "put_plane_memory")
+                .choose("at_plane", "at_plane_memory")
+                .choose("columns", "columns_of_memory")
+                .choose("sync", "no_sync")
+                .bind_as("STATE", Arg::ScratchOut(0)),
+        }
     }
+
+    /// The dispatches of a loop of `count` steps whose loops take this many turns at each step and before the first: one,
+    /// or as many as the device needs. None where they would have to share workgroup memory.
+    fn segments(&self, kernel: Kernel, count: usize, [each, first]: [usize; 2], caps: &Caps) -> Option<Vec<Kernel>> {
+        let segment = caps.turns.saturating_sub(first + 1) / (each + 1);
+        if segment >= count {
+            return Some(vec![kernel]);
+        }
+        if segment == 0 || self.style == Style::Group {
+            return None;
+        }
+        let kernel = kernel.set("SEGMENT", segment).choose("first_step", "first_step_given");
+        let number = |s: usize| Arg::Table([s as u32].as_slice().into());
+        Some((0..count).step_by(segment).map(|s| kernel.clone().bind_as("STEP", number(s))).collect())
+    }
+
+    /// A dispatch that begins, and one for each of `count` steps, in which each team has `blocks` workgroups.
+    fn steps(&self, begin: Kernel, step: &Kernel, count: usize, blocks: usize, caps: &Caps) -> Vec<Kernel> {
+        let number = |s: usize| Arg::Table([s as u32].as_slice().into());
+        let one = |s: usize| step.clone().bind_as("STEP", number(s)).grid(caps.fold(self.count * blocks));
+        std::iter::once(begin).chain((0..count).map(one)).collect()
+    }
+}
+
+/// The planes of a team in a texture, and its lanes' loads shared.
+fn in_texels(mut kernel: Kernel, caps: &Caps) -> Kernel {
+    if gemm::lanes(caps) > 1 {
+        kernel = kernel.replace("from_lane", gemm::SHUFFLE);
+    }
+    kernel
+        .choose("put_plane", "put_plane_texel")
+        .choose("at_plane", "at_plane_texel")
+        .choose("columns", "columns_of_texels")
+        .choose("sync", "sync_texels")
+        .bind_as("STATE", Arg::Texels(0))
 }
 
 /// Replaces a function of one cell by another's.

@@ -133,27 +133,33 @@ impl Op for Reduce {
             let kernel = stage("arg", outputs, length, 1, false).replace("place", rule);
             return vec![Candidate::single("serial", kernel.bind([Arg::In(0), Arg::Out(0)]))];
         }
-        // Whole vec4s, where every line consists of them.
-        let vectors = part(&x, &self.axes, true).in_vectors() && part(&x, &self.axes, false).keeps_vectors();
+        // Whole vec4s, where every line consists of them, or lines side by side do.
+        let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
-        let (mut entry, mut length) = if vectors { ("reduce_vec4", length / 4) } else { ("reduce", length) };
+        let (mut entry, mut length) = match () {
+            _ if along.in_vectors() && across.keeps_vectors() => ("reduce_vec4", length / 4),
+            _ if across.in_vectors() && along.keeps_vectors() => ("reduce_columns_vec4", length),
+            _ => ("reduce", length),
+        };
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {
-            let splits = splits(outputs, length, inner);
+            let lines = if entry == "reduce_columns_vec4" { outputs / 4 } else { outputs };
+            let splits = splits(lines, length, inner);
             let to = if splits == 1 {
                 Arg::Out(0)
             } else {
                 candidate.scratch.push(outputs * splits * 4);
                 Arg::ScratchOut(candidate.scratch.len() - 1)
             };
-            let kernel = stage(entry, outputs, length, splits, inner).replace("place", rule);
+            let kernel = stage(entry, lines, length, splits, inner).replace("place", rule);
             candidate.kernels.push(kernel.bind([from, to]));
             if splits == 1 {
                 return vec![candidate];
             }
             from = Arg::ScratchIn(candidate.scratch.len() - 1);
             rule = format!("fn place(o: u32, r: u32) -> u32 {{ return r * {outputs}u + o; }}");
-            (entry, length, inner) = ("reduce", splits, outputs == 1);
+            entry = if outputs.is_multiple_of(4) { "reduce_columns_vec4" } else { "reduce" };
+            (length, inner) = (splits, outputs == 1);
         }
     }
 

@@ -22,9 +22,7 @@ impl<'a> Session<'a> {
         let kept = program.params().iter().filter(|param| param.role() == Role::State);
         let state: Vec<(String, Param)> =
             kept.enumerate().map(|(n, param)| (format!("{n}.{}", param.name()), param.clone())).collect();
-        for (_, param) in state.iter().filter(|(_, param)| param.name() == "random") {
-            program.gpu().write_param_words(param, &[seed as u32 ^ (seed >> 32) as u32, 0])?;
-        }
+        program.seed(seed)?;
         Ok(Session { program, parameters, state, seed })
     }
 

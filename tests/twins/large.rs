@@ -2,10 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde_json::json;
 use shadegrad::ops::Window;
 use shadegrad::{Error, Graph};
 
-use crate::trial::small_gpu;
+use crate::support::reference::Random;
+use crate::trial::*;
 
 /// More workgroups of 64 than one axis of a grid holds.
 const MANY: usize = 64 * 65_535 + 77;
@@ -92,5 +94,29 @@ fn the_largest_binding() {
     match small_gpu().compile(&g.function([&y])) {
         Err(Error::Limit { limit, .. }) => assert_eq!(limit, "134217728 bytes"),
         other => panic!("{:?}", other.err()),
+    }
+}
+
+/// One invocation's loops over more than 65,535 elements: some drivers stop there (`docs/adapters.md`).
+#[test]
+fn long_loops() {
+    let mut random = Random::new(81);
+    const LONG: usize = 150_001;
+    let x = |random: &mut Random| named([("x", random.normal([2, LONG]))]);
+    for op in ["argmax", "argmin", "cumsum", "sum", "amax"] {
+        let attrs = json!({"dim": [1], "keepdim": false});
+        check(
+            &gpu(0),
+            op,
+            &attrs,
+            &x(&mut random),
+            if op == "cumsum" { TERMS } else { Bound::Values(1e-4, 1e-3) },
+            &mut random,
+        );
+    }
+    for op in ["softmax", "log_softmax", "logsumexp"] {
+        for kernel in 0..2 {
+            check(&gpu(kernel), op, &json!({"dim": 1}), &x(&mut random), Bound::Values(1e-4, 1e-5), &mut random);
+        }
     }
 }

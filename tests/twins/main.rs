@@ -9,6 +9,7 @@ mod fusion;
 mod large;
 mod movement;
 mod products;
+mod recurrent;
 mod reductions;
 mod second;
 mod trial;

@@ -1,6 +1,6 @@
 //! The case list: what is computed, from which numbers, and how much work it is.
 
-use super::networks;
+use super::{networks, recurrent};
 use shadegrad::ops::{Conv2dOptions, Window};
 use shadegrad::optim::Adam;
 use shadegrad::{Function, Graph, Tensor};
@@ -44,11 +44,11 @@ pub struct Builder {
 }
 
 impl Case {
-    fn new(name: impl Into<String>, build: impl Fn(&mut Builder) -> Job + 'static) -> Case {
+    pub fn new(name: impl Into<String>, build: impl Fn(&mut Builder) -> Job + 'static) -> Case {
         Case { name: name.into(), flops: 0.0, bytes: 0.0, items: 0.0, unit: "-", build: Box::new(build) }
     }
 
-    fn flops(mut self, flops: usize) -> Case {
+    pub fn flops(mut self, flops: usize) -> Case {
         self.flops = flops as f64;
         self
     }
@@ -61,6 +61,11 @@ impl Case {
 
     fn images(mut self, count: usize) -> Case {
         (self.items, self.unit) = (count as f64, "img");
+        self
+    }
+
+    pub fn sequences(mut self, count: usize) -> Case {
+        (self.items, self.unit) = (count as f64, "seq");
         self
     }
 
@@ -94,12 +99,19 @@ impl Builder {
 
     /// The output and, for a gradient of ones that arrives there, those of `wrt`.
     fn both(&mut self, y: Tensor, wrt: &[&Tensor]) -> Job {
+        let mut job = self.gradients(y.clone(), wrt);
+        job.check = job.function.outputs().to_vec();
+        job
+    }
+
+    /// The same, but only the first gradient is checked.
+    pub fn gradients(&mut self, y: Tensor, wrt: &[&Tensor]) -> Job {
         // An input, so that no pass can profit from knowing it.
         let dy = self.graph.input(y.desc().shape.clone());
         self.data.push((dy.clone(), Data::Float(vec![1.0; dy.elements()])));
         let mut outputs = self.graph.grad_from(&[(y.clone(), dy)], wrt.iter().copied());
         outputs.push(y);
-        self.job(self.graph.function(&outputs), outputs, false)
+        self.job(self.graph.function(&outputs), outputs[..1].to_vec(), false)
     }
 
     /// A training step with Adam, of which the loss is read each time.
@@ -136,11 +148,14 @@ pub fn all() -> Vec<Case> {
     }
     cases.extend(CONVS.iter().flat_map(|conv| [conv.case(false), conv.case(true)]));
     cases.extend(memory_bound());
+    cases.extend(recurrent::layers());
     for batch in [1, 64, 256] {
         let case = Case::new(format!("mnist_infer_b{batch}"), move |b| networks::infer(b, batch));
         cases.push(case.flops(networks::FLOPS * batch).images(batch));
     }
     cases.push(Case::new("mnist_train_b64", |b| networks::train(b, 64)).flops(3 * networks::FLOPS * 64).images(64));
+    let train = Case::new("rnn_train_b32", |b| recurrent::train(b, 32));
+    cases.push(train.flops(recurrent::TRAIN_FLOPS * 32).sequences(32));
     cases.push(Case::new("sdpa_4x8x256x64", attention).flops(4 * 4 * 8 * 256 * 256 * 64));
     cases
 }

@@ -4,6 +4,7 @@ mod cases;
 mod host;
 mod networks;
 mod peers;
+mod recurrent;
 mod timing;
 
 pub use timing::Start;

@@ -1,7 +1,7 @@
 //! The loop backward, and the states that the weights' gradient is made from.
 
-use super::forward::in_texels;
-use super::{Cell, Extents, Team, flag, of_cell};
+use super::forward::packed;
+use super::{Cell, Extents, Style, Team, flag, of_cell};
 use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
@@ -38,7 +38,8 @@ impl Op for LoopGrad {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        self.sequence(io, caps).into_iter().collect()
+        let styles = Style::all(&self.extents, caps);
+        styles.into_iter().filter_map(|style| self.candidate(io, style, caps)).collect()
     }
 
     fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
@@ -52,8 +53,8 @@ impl LoopGrad {
         self.extents.cell.is_gru() || self.extents.lengths
     }
 
-    /// The weights with rows of whole vec4s: as they are, or padded into scratch 0.
-    fn weights(&self, caps: &Caps) -> (Vec<Kernel>, Vec<usize>, Arg) {
+    /// The weights with rows of whole vec4s: as they are, or padded into the last scratch buffer.
+    fn weights(&self, style: Style, caps: &Caps) -> (Vec<Kernel>, Vec<usize>, Arg) {
         let e = &self.extents;
         if e.hidden.is_multiple_of(4) {
             return (Vec::new(), Vec::new(), Arg::In(0));
@@ -63,9 +64,9 @@ impl LoopGrad {
             .kernel(shader!("recurrent_weights.wgsl"), "pad")
             .set("COUNT", count)
             .set("COLUMNS", e.columns())
-            .bind([Arg::In(0), Arg::ScratchOut(0)])
+            .bind([Arg::In(0), Arg::ScratchOut(packed(style))])
             .grid(caps.fold(count.div_ceil(64)));
-        (vec![pad], vec![count * 4], Arg::ScratchIn(0))
+        (vec![pad], vec![count * 4], Arg::ScratchIn(packed(style)))
     }
 
     /// What a kernel of `recurrent_backward.wgsl` reads and writes beside its own state.
@@ -121,44 +122,59 @@ impl LoopGrad {
         kernel
     }
 
-    /// Whole sequences in one dispatch.
-    fn sequence(&self, io: &Io<'_>, caps: &Caps) -> Option<Candidate> {
+    fn candidate(&self, io: &Io<'_>, style: Style, caps: &Caps) -> Option<Candidate> {
         let e = &self.extents;
-        let (_, back) = e.cell.slopes();
-        let (entry, planes, double) = match e.cell {
-            Cell::GruResetBefore => ("sequence_before", 4, false),
-            _ if caps.cpu => ("sequence", 2 * back, true),
-            _ => ("sequence", back, false),
+        let (before, (_, back)) = (e.cell == Cell::GruResetBefore, e.cell.slopes());
+        // An invocation that owns columns one after the other must not overwrite what the next ones still read.
+        let once = style == Style::Group && (caps.invocations as usize) * 4 >= e.columns();
+        let (planes, double) = match (before, once) {
+            (true, _) => (4, false),
+            (false, true) => (back, false),
+            (false, false) => (2 * back, true),
         };
-        let team = Team::new(e, e.columns() / 4, planes * e.hidden, caps)?;
-        if !caps.cpu && !double && team.group * 4 < e.columns() {
-            return None;
-        }
-        let (mut kernels, scratch, weights) = self.weights(caps);
-        let kernel = self
-            .wire(e.kernel(shader!("recurrent_backward.wgsl"), entry), weights)
-            .set("PLANES", planes)
-            .set("DOUBLE", double)
-            .set("FINAL", flag(io.used[1]));
-        let mut kernel = team.set(kernel, caps);
-        if !caps.cpu {
-            kernel = match self.skips() || e.cell == Cell::Lstm || io.used[1] {
-                true => kernel.bind_as("INITIAL_GRAD", Arg::Out(1)),
-                // A plain cell carries nothing from step to step.
-                false => kernel.choose("put_initial", "put_nothing").choose("carry", "no_carry"),
-            };
-            kernels.push(kernel);
-            return Some(Candidate::new("sequence", kernels, scratch));
-        }
-        kernel = in_texels(kernel, caps).choose("carry", "carry_texel");
-        kernel = match io.used[1] {
-            true => kernel.choose("put_carry", "put_carry_texel_and_last").bind_as("INITIAL_GRAD", Arg::Out(1)),
-            false => kernel.choose("put_carry", "put_carry_texel").choose("put_initial", "put_nothing"),
+        let team = Team::new(e, e.columns() / 4, planes, style, caps)?;
+        let (mut kernels, mut scratch, weights) = self.weights(style, caps);
+        let make = |entry| {
+            let kernel = self
+                .wire(e.kernel(shader!("recurrent_backward.wgsl"), entry), weights.clone())
+                .set("DOUBLE", double)
+                .set("FINAL", flag(io.used[1]));
+            self.carry(team.set(kernel, planes, caps), io, style)
         };
-        kernels.push(kernel);
+        if style == Style::Steps {
+            let step = make(if before { "step_before" } else { "step" });
+            let count = e.steps * if before { 2 } else { 1 } + usize::from(io.used[1]);
+            let blocks = e.columns().div_ceil(4 * team.group);
+            kernels.extend(team.steps(make("begin_states"), &step, count, blocks, caps));
+            scratch.insert(0, team.count * planes * team.plane * 4);
+            return Some(Candidate::new("steps", kernels, scratch));
+        }
+        let products = e.columns().div_ceil(4 * team.group) * (back.max(2) * e.columns() / 4 + team.rows + 3);
+        let turns = [products * if before { 2 } else { 1 } + 3, team.plane.div_ceil(team.group) * (planes + 2)];
+        let kernel = make(if before { "sequence_before" } else { "sequence" });
+        kernels.extend(team.segments(kernel, e.steps + 1, turns, caps)?);
         let mut candidate = Candidate::new("sequence", kernels, scratch);
-        candidate.texels.push(team.count * (team.shared + 2 * e.hidden * team.rows));
+        if style == Style::Texels {
+            candidate.texels.push(team.count * (planes + 2) * team.plane);
+        }
         Some(candidate)
+    }
+
+    /// Where the gradients that stay with their own unit lie from step to step.
+    fn carry(&self, kernel: Kernel, io: &Io<'_>, style: Style) -> Kernel {
+        let first = |kernel: Kernel| kernel.bind_as("INITIAL_GRAD", Arg::Out(1));
+        match (style, io.used[1]) {
+            (Style::Texels, true) => {
+                first(kernel.choose("carry", "carry_texel").choose("put_carry", "put_carry_texel_and_last"))
+            }
+            (Style::Texels, false) => kernel
+                .choose("carry", "carry_texel")
+                .choose("put_carry", "put_carry_texel")
+                .choose("put_initial", "put_nothing"),
+            (_, used) if used || self.skips() || self.extents.cell == Cell::Lstm => first(kernel),
+            // A plain cell carries nothing from step to step.
+            _ => kernel.choose("put_initial", "put_nothing").choose("carry", "no_carry"),
+        }
     }
 }
 

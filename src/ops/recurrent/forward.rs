@@ -1,9 +1,8 @@
 //! The loop forward.
 
 use super::backward::{Former, LoopGrad};
-use super::{Cell, Extents, Team, expect, lengths_desc, of_cell};
+use super::{Cell, Extents, Style, Team, expect, lengths_desc, of_cell};
 use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Tensor};
-use crate::ops::gemm;
 use crate::shader;
 
 /// One layer's loop over time. Reads the projected input with its biases [directions, T N, gates hidden], the recurrent
@@ -102,7 +101,7 @@ impl Op for Loop {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        self.sequence(io, caps).into_iter().collect()
+        Style::all(&self.0, caps).into_iter().filter_map(|style| self.candidate(io, style, caps)).collect()
     }
 
     fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
@@ -111,23 +110,24 @@ impl Op for Loop {
 }
 
 impl Loop {
-    /// The weights of all gates side by side, into scratch 0.
-    fn pack(&self, caps: &Caps) -> (Kernel, usize) {
+    /// The weights of all gates side by side, into the last scratch buffer.
+    fn pack(&self, style: Style, caps: &Caps) -> (Kernel, usize) {
         let e = &self.0;
         let count = e.directions * e.columns() * e.hidden;
         let kernel = e
             .kernel(shader!("recurrent_weights.wgsl"), "pack")
             .set("COUNT", count)
             .set("K_ROWS", e.columns())
-            .bind([Arg::In(1), Arg::ScratchOut(0)])
+            .bind([Arg::In(1), Arg::ScratchOut(packed(style))])
             .grid(caps.fold(count.div_ceil(64)));
         if e.cell.gates() == 1 { (kernel.choose("weights", "one_weight"), count * 4) } else { (kernel, count * 16) }
     }
 
     /// What a kernel of `recurrent_forward.wgsl` reads and writes beside its own state.
-    fn wire(&self, kernel: Kernel, io: &Io<'_>) -> Kernel {
+    fn wire(&self, kernel: Kernel, io: &Io<'_>, style: Style) -> Kernel {
         let e = &self.0;
-        let mut kernel = kernel.set("K_ROWS", e.columns()).bind([Arg::ScratchIn(0), Arg::In(0), Arg::Out(0)]);
+        let mut kernel =
+            kernel.set("K_ROWS", e.columns()).bind([Arg::ScratchIn(packed(style)), Arg::In(0), Arg::Out(0)]);
         kernel = of_cell(kernel, "cell", ["gru_cell", "tanh_cell", "relu_cell"], e.cell);
         match e.cell.gates() {
             3 => kernel = kernel.choose("x_gates", "x_three_gates"),
@@ -156,47 +156,57 @@ impl Loop {
         }
     }
 
-    /// Whole sequences in one dispatch.
-    fn sequence(&self, io: &Io<'_>, caps: &Caps) -> Option<Candidate> {
+    fn candidate(&self, io: &Io<'_>, style: Style, caps: &Caps) -> Option<Candidate> {
         let e = &self.0;
-        let (entry, planes) = if e.cell == Cell::GruResetBefore { ("sequence_before", 4) } else { ("sequence", 2) };
-        let team = Team::new(e, e.hidden, planes * e.hidden, caps)?;
-        let kernel = self.wire(e.kernel(shader!("recurrent_forward.wgsl"), entry), io).set("PLANES", planes);
-        let mut kernel = team.set(kernel, caps);
-        let lstm = e.cell == Cell::Lstm;
-        let (pack, bytes) = self.pack(caps);
-        if !caps.cpu {
-            if lstm {
-                kernel = kernel
-                    .choose("carry", "carry_in_place")
-                    .choose("put_carry", "put_carry_in_place")
-                    .bind_as("CARRY", Arg::Out(3));
-            }
-            return Some(Candidate::new("sequence", vec![pack, kernel], vec![bytes]));
+        let before = e.cell == Cell::GruResetBefore;
+        let planes = if before { 4 } else { 2 };
+        let team = Team::new(e, e.hidden, planes, style, caps)?;
+        let make = |entry| {
+            let kernel = self.wire(e.kernel(shader!("recurrent_forward.wgsl"), entry), io, style);
+            self.carry(team.set(kernel, planes, caps), io, style)
+        };
+        let (pack, bytes) = self.pack(style, caps);
+        if style == Style::Steps {
+            let step = make(if before { "step_before" } else { "step" });
+            let count = e.steps * if before { 2 } else { 1 };
+            let kernels = team.steps(make("begin_states"), &step, count, e.hidden.div_ceil(team.group), caps);
+            let kernels = std::iter::once(pack).chain(kernels).collect();
+            return Some(Candidate::new("steps", kernels, vec![team.count * planes * team.plane * 4, bytes]));
         }
-        kernel = in_texels(kernel, caps);
-        if lstm {
-            kernel = kernel.choose("carry", "carry_texel");
-            kernel = match io.used[3] {
-                true => kernel.choose("put_carry", "put_carry_texel_and_last").bind_as("CARRY", Arg::Out(3)),
-                false => kernel.choose("put_carry", "put_carry_texel"),
-            };
+        let products = e.hidden.div_ceil(team.group) * (e.columns() / 4 + team.rows + 3);
+        let turns = [products * if before { 2 } else { 1 } + 3, team.plane.div_ceil(team.group)];
+        let kernel = make(if before { "sequence_before" } else { "sequence" });
+        let mut kernels = team.segments(kernel, e.steps, turns, caps)?;
+        kernels.insert(0, pack);
+        let mut candidate = Candidate::new("sequence", kernels, vec![bytes]);
+        if style == Style::Group {
+            return Some(candidate);
         }
-        let mut candidate = Candidate::new("sequence", vec![pack, kernel], vec![bytes]);
-        candidate.texels.push(team.count * (team.shared + if lstm { e.hidden * team.rows } else { 0 }));
+        let carried = usize::from(e.cell == Cell::Lstm);
+        candidate.texels.push(team.count * (planes + carried) * team.plane);
         Some(candidate)
+    }
+
+    /// Where an LSTM's c lies from step to step.
+    fn carry(&self, kernel: Kernel, io: &Io<'_>, style: Style) -> Kernel {
+        if self.0.cell != Cell::Lstm {
+            return kernel;
+        }
+        match (style, io.used[3]) {
+            (Style::Texels, false) => kernel.choose("carry", "carry_texel").choose("put_carry", "put_carry_texel"),
+            (Style::Texels, true) => kernel
+                .choose("carry", "carry_texel")
+                .choose("put_carry", "put_carry_texel_and_last")
+                .bind_as("CARRY", Arg::Out(3)),
+            _ => kernel
+                .choose("carry", "carry_in_place")
+                .choose("put_carry", "put_carry_in_place")
+                .bind_as("CARRY", Arg::Out(3)),
+        }
     }
 }
 
-/// The planes of a team in a texture, and its lanes' loads shared.
-pub(super) fn in_texels(mut kernel: Kernel, caps: &Caps) -> Kernel {
-    if gemm::lanes(caps) > 1 {
-        kernel = kernel.replace("from_lane", gemm::SHUFFLE);
-    }
-    kernel
-        .choose("put_plane", "put_plane_texel")
-        .choose("at_plane", "at_plane_texel")
-        .choose("columns", "columns_of_texels")
-        .choose("sync", "sync_texels")
-        .bind_as("STATE", Arg::Texels(0))
+/// The scratch buffer that the packed weights are in; a dispatch to each step keeps its states in the first one.
+pub(super) fn packed(style: Style) -> usize {
+    usize::from(style == Style::Steps)
 }
