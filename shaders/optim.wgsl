@@ -141,6 +141,15 @@ fn adagrad(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
     return weight - s.rate * g / (sqrt(sum) + s.eps);
 }
 
+fn updated(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+    switch (KIND) {
+        case 0u: { return sgd(s, weight, grad, m); }
+        case 3u: { return rmsprop(s, weight, grad, m); }
+        case 4u: { return adagrad(s, weight, grad, m); }
+        default: { return adam(s, weight, grad, m); }
+    }
+}
+
 @compute @workgroup_size(64)
 fn step(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -154,16 +163,30 @@ fn step(
     let chunk = chunks[id];
     let s = settings();
     for (var e = lane; e < chunk.w; e += 64u) {
-        let weight = weights[chunk.x + e];
-        let grad = clipped(s, grads[chunk.y + e]);
-        let m = chunk.z + e;
-        var next = weight;
-        switch (KIND) {
-            case 0u: { next = sgd(s, weight, grad, m); }
-            case 3u: { next = rmsprop(s, weight, grad, m); }
-            case 4u: { next = adagrad(s, weight, grad, m); }
-            default: { next = adam(s, weight, grad, m); }
-        }
-        weights[chunk.x + e] = next;
+        weights[chunk.x + e] = updated(s, weights[chunk.x + e], clipped(s, grads[chunk.y + e]), chunk.z + e);
+    }
+}
+
+const TAKEN = 1u; // rows of a table that have a gradient
+const WIDTH = 1u;
+const ROWS = 1u;  // of the table
+
+@group(0) @binding(1) var<storage, read> row: array<u32>; // [TAKEN], each row once; ROWS: none
+
+// The same for a table, the parameter itself, of which only some rows have a gradient: `grads` is [TAKEN, WIDTH].
+@compute @workgroup_size(64)
+fn step_rows(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= TAKEN * WIDTH) {
+        return;
+    }
+    let number = row[i / WIDTH];
+    if (number < ROWS) {
+        let e = number * WIDTH + i % WIDTH;
+        weights[e] = updated(settings(), weights[e], clipped(settings(), grads[i]), e);
     }
 }

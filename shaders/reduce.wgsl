@@ -141,9 +141,48 @@ fn reduce_columns_vec4(
     y4[share.split * OUTPUTS + share.result] = total;
 }
 
-// The place of the first maximum (KIND 1) or minimum (KIND 2) of each result's elements, or of the first NaN.
+const PARTS = 1u; // of each line, whose best elements are known
+
+struct Best {
+    value: f32,
+    at: u32,
+}
+
+// The better of two elements of a line, the second of which comes later: the larger (KIND 1) or smaller (KIND 2) one,
+// the first of equals, and a NaN before anything else.
+fn better(best: Best, value: f32, at: u32) -> Best {
+    let wins = (KIND == 1u && value > best.value) || (KIND == 2u && value < best.value) || is_nan(value);
+    if (wins && !is_nan(best.value)) {
+        return Best(value, at);
+    }
+    return best;
+}
+
+// The place of the best element of each result, or of each of SPLITS parts of its elements.
 @compute @workgroup_size(64)
 fn arg(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups) * 64u + lane;
+    if (id >= COUNT) {
+        return;
+    }
+    let share = share_of(id);
+    // The last parts may have no elements of their own.
+    let first = min(share.first, LENGTH - 1u);
+    var best = Best(x[place(share.result, first)], first);
+    for (var r = first + 1u; r < share.last; r++) {
+        best = better(best, x[place(share.result, r)], r);
+    }
+    indices[id] = best.at;
+}
+
+@group(0) @binding(2) var<storage, read> candidates: array<u32>; // [PARTS, OUTPUTS]
+
+@compute @workgroup_size(64)
+fn arg_of_parts(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -152,17 +191,12 @@ fn arg(
     if (o >= OUTPUTS) {
         return;
     }
-    var best = x[place(o, 0u)];
-    var at = 0u;
-    for (var r = 1u; r < LENGTH; r++) {
-        let value = x[place(o, r)];
-        let better = (KIND == 1u && value > best) || (KIND == 2u && value < best) || is_nan(value);
-        if (better && !is_nan(best)) {
-            best = value;
-            at = r;
-        }
+    var best = Best(x[place(o, candidates[o])], candidates[o]);
+    for (var part = 1u; part < PARTS; part++) {
+        let at = candidates[part * OUTPUTS + o];
+        best = better(best, x[place(o, at)], at);
     }
-    indices[o] = at;
+    indices[o] = best.at;
 }
 
 // Running sums along one axis; the lines are the results, their elements the line's.

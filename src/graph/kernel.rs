@@ -189,6 +189,8 @@ pub struct Candidate {
     pub scratch: Vec<usize>,
     /// Elements of the scratch textures, [`super::mirror::ROW`] to a row; at most one of them.
     pub texels: Vec<usize>,
+    /// Turns that the loops of an invocation take together, where that may be more than [`super::Caps::turns`].
+    pub turns: usize,
 }
 
 impl Candidate {
@@ -199,6 +201,11 @@ impl Candidate {
 
     /// Dispatches that share scratch buffers of these sizes in bytes.
     pub fn new(name: &'static str, kernels: Vec<Kernel>, scratch: Vec<usize>) -> Self {
-        Candidate { name, kernels, scratch, texels: Vec::new() }
+        Candidate { name, kernels, scratch, texels: Vec::new(), turns: 0 }
+    }
+
+    /// Says how many turns the loops of an invocation take together.
+    pub fn turns(self, turns: usize) -> Self {
+        Candidate { turns, ..self }
     }
 }

@@ -395,8 +395,9 @@ impl<'a> Planner<'a> {
             let (views, pack) = (&unit.views, &element_offsets);
             let io = Io { inputs, views, outputs, used: &used, state: &places, pack };
             let mut all = op.candidates(&io, self.caps);
+            all.retain(|candidate| candidate.turns <= self.caps.turns);
             if all.is_empty() {
-                return Err(Error::argument(op.name(), "no kernel fits this device's limits for these shapes"));
+                return Err(Error::argument(op.name(), self.no_kernel()));
             }
             let mut chosen = all.swap_remove(self.caps.candidate % all.len());
             if let (Some(expr), Some(kernel)) = (&unit.expr, chosen.kernels.last_mut()) {
@@ -431,6 +432,18 @@ impl<'a> Planner<'a> {
             outputs.push(region);
         }
         Ok(outputs)
+    }
+
+    /// Why no candidate is left.
+    fn no_kernel(&self) -> String {
+        let message = "no kernel fits this device's limits for these shapes";
+        match self.caps.turns {
+            usize::MAX => message.into(),
+            turns => format!(
+                "{message}: its driver stops an invocation's loops after {turns} turns (docs/adapters.md); split the \
+                 longest axis"
+            ),
+        }
     }
 
     /// Copies packed inputs that were not computed in place.

@@ -115,11 +115,11 @@ impl Op for Losses {
                 self.0.kernel(name, x, io).bind([Arg::In(0), Arg::In(1), Arg::Out(0), Arg::Out(1), Arg::Out(2)]);
             Candidate::single(name, kernel.bind(self.0.args(io.inputs.len())).grid(caps.fold(groups)))
         };
-        let serial = candidate("serial", lines.div_ceil(64));
+        let serial = candidate("serial", lines.div_ceil(64)).turns(2 * classes + 2);
         if x.elements() != lines * classes || x.shape[2..].iter().any(|&n| n != 1) {
             return vec![serial];
         }
-        let grouped = candidate("grouped", lines);
+        let grouped = candidate("grouped", lines).turns(2 * classes.div_ceil(64) + 20);
         if caps.cpu || classes < 32 { vec![serial, grouped] } else { vec![grouped, serial] }
     }
 

@@ -94,6 +94,21 @@ impl Op for FromRows {
     }
 }
 
+fn check(tokens: &Tensor, table: &Tensor, padding: Option<usize>) -> Result<(), String> {
+    if table.rank() != 2 || table.dtype() != DType::F32 {
+        return Err(format!("the table is {}, not f32[rows, width]", table.desc()));
+    }
+    if tokens.dtype() != DType::U32 {
+        return Err(format!("the indices are {}, not u32", tokens.desc()));
+    }
+    match (padding, table.shape()[0]) {
+        (Some(padding), rows) if padding >= rows => {
+            Err(format!("the padding row {padding} is not one of the {rows} rows"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Tensor {
     /// The rows of `table` [rows, width] that these u32 numbers name, as PyTorch's `embedding`: [..., width].
     ///
@@ -101,17 +116,10 @@ impl Tensor {
     /// Written numbers are checked; one that a kernel computes gives NaN where there is no such row.
     #[track_caller]
     pub fn embedding(&self, table: &Tensor, padding: Option<usize>) -> Tensor {
-        let poison = |message: String| self.graph().poison("embedding", message);
-        if table.rank() != 2 || table.dtype() != DType::F32 {
-            return poison(format!("the table is {}, not f32[rows, width]", table.desc()));
+        if let Err(message) = check(self, table, padding) {
+            return self.graph().poison("embedding", message);
         }
-        if self.dtype() != DType::U32 {
-            return poison(format!("the indices are {}, not u32", self.desc()));
-        }
-        let (rows, width) = (table.shape()[0], table.shape()[1]);
-        if let Some(padding) = padding.filter(|padding| *padding >= rows) {
-            return poison(format!("the padding row {padding} is not one of the {rows} rows"));
-        }
+        let width = table.shape()[1];
         let mut y = table.index_select(0, &self.reshape([self.elements()]));
         if let Some(padding) = padding.filter(|_| self.graph().is_training()) {
             let padded = self.eq(&self.graph().full_u32([], padding as u32));

@@ -72,6 +72,9 @@ pub(crate) fn candidates(
     let tiles = extents.batches * extents.m.div_ceil(64) * extents.n.div_ceil(64);
     // Enough workgroups for a large GPU, of at least 128 steps each.
     let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
+    // A tile takes 1.75 turns for each step.
+    let least = extents.k.div_ceil(caps.turns / 2);
+    let splits = splits.max(least);
     let tile = split("tile", with_extents("tile"), tiles, splits, extents.count(), behind, caps);
     let (rows, columns) = block_shape(extents);
     let blocks = extents.batches * extents.m.div_ceil(rows) * extents.n.div_ceil(8 * columns);
@@ -80,7 +83,7 @@ pub(crate) fn candidates(
     if lanes > 1 {
         block = block.replace("from_lane", SHUFFLE);
     }
-    let splits = if blocks >= 16 { 1 } else { (32 / blocks.max(1)).min(extents.k / 64).max(1) };
+    let splits = if blocks >= 16 { 1 } else { (32 / blocks.max(1)).min(extents.k / 64).max(1) }.max(least);
     let block = split("block", block, blocks, splits, extents.count(), behind, caps);
     if caps.cpu { vec![block, tile] } else { vec![tile, block] }
 }
@@ -98,6 +101,7 @@ pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Cap
     };
     let groups = e.batches * e.m.div_ceil(rows) * e.n.div_ceil(32);
     let splits = if groups >= 16 { 1 } else { (32 / groups.max(1)).min(e.k / 64).max(1) };
+    let splits = splits.max(e.k.div_ceil(caps.turns));
     let mut kernel = e.set(kernel).set("QUAD_ROWS", rows).set("LANES", lanes(caps)).bind([Arg::In(0), Arg::In(1)]);
     if lanes(caps) > 1 {
         kernel = kernel.replace("from_lane", SHUFFLE);

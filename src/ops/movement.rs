@@ -205,7 +205,8 @@ impl Op for Gather {
         if dtype == DType::F32 {
             one = one.choose("fill", "not_a_number");
         }
-        vec![Candidate::single(entry, one.bind([Arg::In(0), Arg::In(1), Arg::Out(0)]))]
+        let turns = if self.back.is_some() { along + 1 } else { 0 };
+        vec![Candidate::single(entry, one.bind([Arg::In(0), Arg::In(1), Arg::Out(0)])).turns(turns)]
     }
 }
 

@@ -39,6 +39,9 @@ fn lines(x: &View, axes: &[usize]) -> String {
 /// Neighbouring invocations that walk through one stretch of memory side by side: a workgroup.
 const TEAM: usize = 64;
 
+/// Elements in a row among which one invocation finds the largest.
+const ARG_RUN: usize = 1024;
+
 /// Invocations that share a result: enough to fill the device, with short runs, which also keeps rounding errors small.
 fn splits(outputs: usize, length: usize, inner: bool) -> usize {
     if length <= 64 || (outputs >= 8192 && length <= 1024) {
@@ -130,8 +133,17 @@ impl Op for Reduce {
                 .grid(caps.fold((outputs * splits).div_ceil(64)))
         };
         if matches!(self.kind, Kind::ArgMax | Kind::ArgMin) {
-            let kernel = stage("arg", outputs, length, 1, false).replace("place", rule);
-            return vec![Candidate::single("serial", kernel.bind([Arg::In(0), Arg::Out(0)]))];
+            // The best of each part of a line, then the best of those.
+            let parts = length.div_ceil(ARG_RUN);
+            let kernel = stage("arg", outputs, length, parts, false).replace("place", rule.clone());
+            if parts == 1 {
+                return vec![Candidate::single("serial", kernel.bind([Arg::In(0), Arg::Out(0)]))];
+            }
+            let first = kernel.bind([Arg::In(0), Arg::ScratchOut(0)]);
+            let last = stage("arg_of_parts", outputs, length, 1, false).set("PARTS", parts).replace("place", rule);
+            let last = last.bind([Arg::In(0), Arg::Out(0), Arg::ScratchIn(0)]);
+            let staged = Candidate::new("staged", vec![first, last], vec![outputs * parts * 4]);
+            return vec![staged.turns(parts + 1)];
         }
         // Whole vec4s, where every line consists of them, or lines side by side do.
         let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
@@ -206,7 +218,7 @@ impl Op for Cumsum {
             .replace("place", lines(&io.view(0), &[self.0]))
             .bind([Arg::In(0), Arg::Out(0)])
             .grid(caps.fold(lines_count.div_ceil(64)));
-        vec![Candidate::single("serial", kernel)]
+        vec![Candidate::single("serial", kernel).turns(shape[self.0] + 1)]
     }
 }
 

@@ -47,11 +47,11 @@ impl Op for Softmax {
                 .bind([Arg::In(0), Arg::Out(0)])
                 .grid(caps.fold(groups))
         };
-        let serial = Candidate::single("serial", kernel("serial", lines.div_ceil(64)));
+        let serial = Candidate::single("serial", kernel("serial", lines.div_ceil(64))).turns(3 * length + 3);
         if inner != 1 {
             return vec![serial];
         }
-        let grouped = Candidate::single("grouped", kernel("grouped", lines));
+        let grouped = Candidate::single("grouped", kernel("grouped", lines)).turns(3 * length.div_ceil(64) + 20);
         if caps.cpu || length < 32 { vec![serial, grouped] } else { vec![grouped, serial] }
     }
 

@@ -4,6 +4,7 @@
 //! in one buffer. Hyper-parameters live on the device, too, and can be set between runs.
 
 mod kinds;
+mod rows;
 pub mod schedule;
 mod step;
 

@@ -2,6 +2,7 @@
 
 use super::Optimizer;
 use super::kinds::{Clip, Kind};
+use super::rows::RowStep;
 use crate::graph::{Arg, Candidate, Caps, Desc, Function, Graph, Io, Kernel, Op, Param, Role, Tensor};
 use crate::shader;
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ const NORM_CHUNK: usize = 256;
 /// Elements of packed gradients that one dispatch can bind on every device, 128 MiB.
 const MOST: usize = 32 << 20;
 
-const GRADIENT_NORM: &str = "@group(0) @binding(6) var<storage, read> norm: array<f32>; // [1]
+pub(super) const GRADIENT_NORM: &str = "@group(0) @binding(6) var<storage, read> norm: array<f32>; // [1]
 fn gradient_norm() -> f32 {
     return norm[0];
 }";
@@ -30,11 +31,33 @@ pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], 
             );
         }
     }
+    // Tables of which few rows have a gradient, where the others then stay as they are.
+    let rows = |grad: &Tensor| if RowStep::fits(optimizer) { RowStep::rows(grad) } else { None };
+    let (mut tables, mut pairs): (Vec<_>, Vec<_>) = pairs.iter().cloned().partition(|(_, grad)| rows(grad).is_some());
+    if tables.iter().any(|(param, _)| pairs.iter().any(|(other, _)| other == param)) {
+        pairs.append(&mut tables);
+    }
+    let tables: Vec<(Param, [Tensor; 2])> =
+        tables.into_iter().filter_map(|(param, grad)| Some((param, rows(&grad)?))).collect();
     let grads: Vec<&Tensor> = pairs.iter().map(|(_, grad)| grad).collect();
-    let norm = matches!(optimizer.clip, Clip::Norm(_)).then(|| norm(graph, &grads));
+    let norm = matches!(optimizer.clip, Clip::Norm(_)).then(|| {
+        let squares = tables.iter().map(|(_, [values, _])| values.square().sum(&[], false));
+        let dense = (!grads.is_empty()).then(|| norm(graph, &grads));
+        match (dense, squares.reduce(|a, b| a + b)) {
+            (Some(dense), Some(sum)) => (dense.square() + sum).sqrt(),
+            (Some(dense), None) => dense,
+            (None, sum) => sum.unwrap_or_else(|| graph.full([1], 0.0)).sqrt().reshape([1]),
+        }
+    });
     let hyper = Param::new("hyper", Role::State, [9], &hyper(optimizer));
     let mut function = function;
-    let mut rest = pairs;
+    for (table, [values, numbers]) in &tables {
+        let step = RowStep::new(optimizer, table, &hyper, norm.is_some());
+        let mut inputs = vec![values, numbers];
+        inputs.extend(norm.as_ref());
+        function = function.update(graph.update(step, &inputs));
+    }
+    let mut rest = &pairs[..];
     while !rest.is_empty() {
         // As many weights as fit into one binding.
         let mut elements = 0;
@@ -122,6 +145,39 @@ impl Op for Norm {
     }
 }
 
+/// An optimizer's counters, and its moments of so many weights.
+pub(super) fn moments_of(optimizer: &Optimizer, total: usize) -> (Param, Param) {
+    let slots = optimizer.moments();
+    let initial = vec![optimizer.initial as f32; total * slots.len()];
+    let moments = Param::new(slots.join("+"), Role::State, [(total * slots.len()).max(1)], &initial);
+    (Param::new_u32("counters", Role::State, [3], &[0; 3]), moments)
+}
+
+/// A kernel of `optim.wgsl` for an optimizer with so many weights.
+pub(super) fn tuned(o: &Optimizer, entry: &'static str, total: usize) -> Kernel {
+    let (mut kind, mut nesterov, mut centered, mut amsgrad) = (0u32, false, false, false);
+    let mut momentum = false;
+    match o.kind {
+        Kind::Sgd { nesterov: n } => (nesterov, momentum) = (n, o.beta1 != 0.0),
+        Kind::Adam { decoupled, amsgrad: a } => (kind, amsgrad) = (1 + u32::from(decoupled), a),
+        Kind::RmsProp { centered: c } => (kind, centered, momentum) = (3, c, o.beta2 != 0.0),
+        Kind::Adagrad => kind = 4,
+    }
+    let clip: u32 = match o.clip {
+        Clip::None => 0,
+        Clip::Norm(_) => 1,
+        Clip::Value(_) => 2,
+    };
+    Kernel::new(shader!("optim.wgsl"), entry)
+        .set("KIND", kind)
+        .set("MOMENTUM", momentum)
+        .set("NESTEROV", nesterov)
+        .set("CENTERED", centered)
+        .set("AMSGRAD", amsgrad)
+        .set("CLIP", clip)
+        .set("TOTAL", total)
+}
+
 /// One step of an optimizer over several weights.
 #[derive(Debug)]
 struct Step {
@@ -137,10 +193,7 @@ struct Step {
 impl Step {
     fn new(optimizer: &Optimizer, pairs: &[(Param, Tensor)], hyper: &Param, clip_norm: bool) -> Self {
         let total: usize = pairs.iter().map(|(param, _)| param.desc().elements()).sum();
-        let slots = optimizer.moments();
-        let initial = vec![optimizer.initial as f32; total * slots.len()];
-        let moments = Param::new(slots.join("+"), Role::State, [(total * slots.len()).max(1)], &initial);
-        let counters = Param::new_u32("counters", Role::State, [3], &[0; 3]);
+        let (counters, moments) = moments_of(optimizer, total);
         let mut state = vec![counters, hyper.clone(), moments];
         state.extend(pairs.iter().map(|(param, _)| param.clone()));
         Step { optimizer: optimizer.clone(), clip_norm, state, total }
@@ -187,20 +240,6 @@ impl Op for Step {
             }
             moment += elements;
         }
-        let o = &self.optimizer;
-        let (mut kind, mut nesterov, mut centered, mut amsgrad) = (0u32, false, false, false);
-        let mut momentum = false;
-        match o.kind {
-            Kind::Sgd { nesterov: n } => (nesterov, momentum) = (n, o.beta1 != 0.0),
-            Kind::Adam { decoupled, amsgrad: a } => (kind, amsgrad) = (1 + u32::from(decoupled), a),
-            Kind::RmsProp { centered: c } => (kind, centered, momentum) = (3, c, o.beta2 != 0.0),
-            Kind::Adagrad => kind = 4,
-        }
-        let clip: u32 = match o.clip {
-            Clip::None => 0,
-            Clip::Norm(_) => 1,
-            Clip::Value(_) => 2,
-        };
         // Bindings by place; `advance` uses only two of them.
         let args = |table: Arg, weight: usize| {
             let mut args = vec![Arg::Pack, table, Arg::State(1), Arg::State(0), Arg::Slab(weight), Arg::State(2)];
@@ -209,19 +248,9 @@ impl Op for Step {
             }
             args
         };
-        let kernel = |entry| {
-            Kernel::new(shader!("optim.wgsl"), entry)
-                .set("KIND", kind)
-                .set("MOMENTUM", momentum)
-                .set("NESTEROV", nesterov)
-                .set("CENTERED", centered)
-                .set("AMSGRAD", amsgrad)
-                .set("CLIP", clip)
-                .set("TOTAL", self.total)
-        };
         let kernel = |entry| match self.clip_norm {
-            true => kernel(entry).replace("gradient_norm", GRADIENT_NORM),
-            false => kernel(entry),
+            true => tuned(&self.optimizer, entry, self.total).replace("gradient_norm", GRADIENT_NORM),
+            false => tuned(&self.optimizer, entry, self.total),
         };
         let mut kernels = Vec::new();
         for slab in order {

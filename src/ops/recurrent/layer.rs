@@ -116,12 +116,9 @@ impl Tensor {
     /// forward, and so on; deeper layers' inputs are the results of all directions of the one before.
     #[track_caller]
     pub fn recurrent(&self, weights: &[LayerWeights], options: &Recurrence) -> (Tensor, States) {
-        let poison = |message: String| {
-            let tensor = self.graph().poison("recurrent", message);
-            (tensor.clone(), States { h: tensor.clone(), c: Some(tensor) })
-        };
         if let Err(message) = check(self, weights, options) {
-            return poison(message);
+            let tensor = self.graph().poison("recurrent", message);
+            return (tensor.clone(), States { h: tensor.clone(), c: Some(tensor) });
         }
         if let Some(lengths) = &options.lengths {
             let steps = self.shape()[usize::from(options.batch_first)] as u32;
