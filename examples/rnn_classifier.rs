@@ -25,7 +25,7 @@ const CLASSES: usize = 4;
 #[derive(Parser)]
 struct Args {
     /// Training steps
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, default_value_t = 800)]
     steps: u64,
     /// Sequences per step
     #[arg(long, default_value_t = 64)]

@@ -150,7 +150,7 @@ impl LoopGrad {
             return Some(Candidate::new("steps", kernels, scratch));
         }
         let products = e.columns().div_ceil(4 * team.group) * (back.max(2) * e.columns() / 4 + team.rows + 3);
-        let turns = [products * if before { 2 } else { 1 } + 3, team.plane.div_ceil(team.group) * (planes + 2)];
+        let turns = [(products + 2) * if before { 2 } else { 1 } + 2, team.plane.div_ceil(team.group) * (planes + 2)];
         let kernel = make(if before { "sequence_before" } else { "sequence" });
         kernels.extend(team.segments(kernel, e.steps + 1, turns, caps)?);
         let mut candidate = Candidate::new("sequence", kernels, scratch);
