@@ -287,6 +287,8 @@ fn begin(team: u32, lane: u32) {
             put_carry(1u, p, c_grad_behind(d, n, p.u), false);
         }
     }
+    // What is carried in a buffer is read by other invocations at the first step.
+    storageBarrier();
     sync();
 }
 

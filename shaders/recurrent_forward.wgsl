@@ -235,10 +235,16 @@ fn begin(team: u32, lane: u32) {
         let r = e % ROWS;
         let n = team % TEAMS * ROWS + r;
         put_plane(team, 0u, e / ROWS, r, state_before(0u, d, min(n, BATCH - 1u), e / ROWS));
+        // What nobody owns is read, too, and must be finite.
+        for (var plane = 1u; plane < PLANES; plane++) {
+            put_plane(team, plane, e / ROWS, r, 0.0);
+        }
         if (n < BATCH) {
             put_carry(Place(team, d, n, r, e / ROWS), state_before(1u, d, n, e / ROWS), false);
         }
     }
+    // What is carried in a buffer is read by other invocations at the first step.
+    storageBarrier();
     sync();
 }
 

@@ -81,7 +81,7 @@ fn every_run_has_the_same_bits() {
             let x = g.input([7, 9, 5]);
             let outputs = everything(&x, &weights(&g, cell, 5, 33, 0.3), &Recurrence::new(cell));
             let program = gpu.compile(&g.function(&outputs)).expect("a program");
-            let mut run = || {
+            let run = || {
                 program.write(&x, &numbers(315, 5))?.run()?;
                 outputs.iter().map(|output| program.read(output)).collect::<Result<Vec<_>>>()
             };
@@ -136,6 +136,27 @@ fn checkpoints_name_what_they_are_not_given() {
     g.checkpoint(&[&x], move |inputs| vec![inputs[0].linear(&w, None)]);
     let message = g.error().expect_err("an error").to_string();
     assert!(message.contains("weight") && message.contains("not among its inputs"), "{message}");
+}
+
+/// What was made from an input outside the part would lose its gradient, too.
+#[test]
+fn checkpoints_name_what_was_made_outside() {
+    let g = Graph::new();
+    let (x, w) = (g.input([2, 3]), g.input([4, 3]));
+    let outside = w.relu();
+    let y = g.checkpoint(&[&x, &w], move |inputs| vec![inputs[0].linear(&outside, None)]).remove(0);
+    g.grad(&y, [&x]);
+    assert!(g.error().expect_err("an error").to_string().contains("not among its inputs"));
+}
+
+/// One tensor in two places has the gradients of both.
+#[test]
+fn checkpoints_take_the_same_input_twice() {
+    let g = Graph::new();
+    let x = g.input([3]);
+    let y = g.checkpoint(&[&x, &x], |inputs| vec![&inputs[0] * inputs[1].square()]).remove(0);
+    let dx = g.grad(&y, [&x]).remove(0);
+    assert_eq!(values(&gpu(0), &x, &[1.0, 2.0, -3.0], &[dx]).expect("a run"), [[3.0, 12.0, 27.0]]);
 }
 
 /// Dropout draws the same numbers when it is computed again.
@@ -229,6 +250,32 @@ fn tables_are_updated_by_rows() -> Result<()> {
         assert!(changed == 5 || !by_rows, "{name}: {changed} rows changed");
     }
     Ok(())
+}
+
+/// A table that is a part of a parameter of another shape.
+#[test]
+fn tables_under_another_shape() -> Result<()> {
+    let gpu = gpu(0);
+    let whole = Param::new("whole", Role::Weight, [1, 1000, 2], &[1.0; 2000]);
+    let g = Graph::new();
+    let tokens = g.input_u32([3]);
+    let rows = tokens.embedding(&g.param(&whole).reshape([1000, 2]), None);
+    let program = gpu.compile(&g.minimize(&rows.sum(&[], false), Sgd::new(0.25)))?;
+    program.write_u32(&tokens, &[999, 4, 999])?.run()?;
+    let now = gpu.read_param(&whole)?;
+    let changed: Vec<_> = now.chunks(2).enumerate().filter(|(_, row)| row[0] != 1.0).collect();
+    assert_eq!(changed, [(4, &[0.75, 0.75][..]), (999, &[0.5, 0.5][..])]);
+    // Other rows could not decay.
+    assert!(program.set("weight_decay", 0.1).is_err());
+    Ok(())
+}
+
+#[test]
+fn state_is_not_assigned_as_it_is() {
+    let g = Graph::new();
+    let [a, b] = ["a", "b"].map(|name| Param::new(name, Role::State, [4], &[0.0; 4]));
+    g.assign(&a, &g.param(&b).reshape([2, 2]).reshape([4]));
+    assert!(g.error().expect_err("an error").to_string().contains("not something computed"));
 }
 
 #[test]

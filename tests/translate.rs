@@ -5,12 +5,15 @@
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+use shadegrad::graph::Role;
 use shadegrad::graph::plan::Plan;
 use shadegrad::graph::{Caps, Place};
 use shadegrad::nn::{self, Module};
-use shadegrad::ops::{Conv2dOptions, CrossEntropy, ImageBatch, PadMode, Window};
+use shadegrad::ops::{
+    Cell, Conv2dOptions, CrossEntropy, ImageBatch, LayerWeights, PadMode, Recurrence, States, Window,
+};
 use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
-use shadegrad::{DType, Function, Graph, Tensor};
+use shadegrad::{DType, Function, Graph, Param, Tensor};
 use std::collections::BTreeMap;
 
 /// Graphs that together use every op, forward and backward.
@@ -19,6 +22,8 @@ fn functions() -> Vec<(&'static str, Function)> {
     all.push(("products", products()));
     all.push(("convolutions", convolutions()));
     all.push(("pooling", pooling()));
+    all.push(("recurrent", recurrent()));
+    all.push(("a table", table()));
     let optimizers: [(&'static str, Optimizer); 6] = [
         ("sgd", Sgd::new(0.1).momentum(0.9).nesterov(true).clip_norm(1.0).into()),
         ("adam", Adam::new(0.1).amsgrad(true).clip_value(1.0).into()),
@@ -134,6 +139,43 @@ fn products() -> Function {
     let tall = g.input([600, 5]);
     let outputs = vec![a.matmul_t(&b, false, true).gelu(), a.matmul_t(&a, true, false).tanh(), c.matmul(&tall)];
     with_gradients(&g, outputs, &[&a, &b, &c, &tall])
+}
+
+fn recurrent() -> Function {
+    let g = Graph::new();
+    let (x, lengths) = (g.input([5, 3, 6]), g.input_u32([3]));
+    let mut outputs = Vec::new();
+    for cell in [Cell::Lstm, Cell::Gru, Cell::GruResetBefore, Cell::RnnTanh, Cell::RnnRelu] {
+        // With whole vec4s and without, with all options and without.
+        for (hidden, all) in [(8, false), (7, true), (600, true)] {
+            let rows = cell.gates() * hidden;
+            let layer = || LayerWeights {
+                input: g.input([rows, 6]),
+                hidden: g.input([rows, hidden]),
+                input_bias: Some(g.input([rows])),
+                hidden_bias: Some(g.input([rows])),
+            };
+            let state = || g.input([2, 3, hidden]);
+            let mut options = Recurrence::new(cell);
+            if all {
+                let c = (cell == Cell::Lstm).then(state);
+                options = options.bidirectional(true).lengths(&lengths).initial(&States { h: state(), c });
+            }
+            let (y, last) = x.recurrent(&vec![layer(); 1 + usize::from(all)], &options);
+            outputs.extend([y, last.h].into_iter().chain(last.c));
+        }
+    }
+    with_gradients(&g, outputs, &[&x])
+}
+
+/// A table of many rows, updated row by row.
+fn table() -> Function {
+    let g = Graph::new();
+    let tokens = g.input_u32([9]);
+    let table = Param::new("table", Role::Weight, [1000, 6], &[]);
+    let y = tokens.embedding(&g.param(&table), Some(3));
+    let drawn = y.sample().cast(DType::F32).sum(&[], false).detach();
+    g.minimize(&(y.square().sum(&[], false) + drawn), Adagrad::new(0.1).clip_norm(1.0))
 }
 
 fn convolutions() -> Function {

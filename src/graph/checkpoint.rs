@@ -12,8 +12,8 @@ impl Graph {
     /// The outputs of `part` on these inputs, as PyTorch's `checkpoint`: the same values, but the gradient pass
     /// computes the part once more instead of reading what it has left behind.
     ///
-    /// `inputs` must hold every weight and every input of the graph that the part uses; dropout draws the same numbers
-    /// again.
+    /// `inputs` must hold every weight and every input of the graph that the part uses, and everything made from these;
+    /// dropout draws the same numbers again.
     ///
     /// ```
     /// use shadegrad::{Graph, Tensor};
@@ -34,7 +34,7 @@ impl Graph {
             return outputs;
         }
         if let Some(name) = self.captured(&outputs, &given) {
-            self.fail("checkpoint", format!("the part uses {name}, which is not among its inputs"));
+            self.fail("checkpoint", not_given(&name));
         }
         let op = Checkpoint { part: Rc::new(part), salt, outputs: outputs.len() };
         self.push(op, &outputs.iter().chain(&given).collect::<Vec<_>>())
@@ -58,6 +58,10 @@ impl Graph {
         }
         None
     }
+}
+
+fn not_given(name: &str) -> String {
+    format!("the part uses {name}, or what was made from it, which is not among its inputs")
 }
 
 /// Reads a part's outputs and then its inputs, and gives the outputs.
@@ -85,10 +89,15 @@ impl Op for Checkpoint {
 
     fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
         let graph = node.x(0).graph();
-        let again: Vec<Tensor> = node.inputs[self.outputs..].iter().map(|t| graph.push1(Again, &[t])).collect();
+        let again = node.inputs[self.outputs..].iter().enumerate().map(|(n, t)| graph.push1(Again(n), &[t]));
+        let again: Vec<Tensor> = again.collect();
         let salt = std::mem::replace(&mut graph.0.borrow_mut().salt, self.salt);
         let outputs = (self.part)(&again);
         graph.0.borrow_mut().salt = salt;
+        if let Some(name) = graph.captured(&outputs, &again) {
+            graph.fail(self.name(), not_given(&name));
+            return Vec::new();
+        }
         let seeds: Vec<(Tensor, Tensor)> =
             outputs.into_iter().zip(node.grads).filter_map(|(y, dy)| Some((y, dy.clone()?))).collect();
         let floats: Vec<&Tensor> = again.iter().filter(|t| t.dtype() == DType::F32).collect();
@@ -107,8 +116,15 @@ impl Op for Checkpoint {
 }
 
 /// A tensor under another name: nodes that read it are not those that read the tensor itself.
-#[derive(Debug)]
-struct Again;
+///
+/// Its place among a part's inputs tells apart those that are the same.
+struct Again(usize);
+
+impl fmt::Debug for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Again {}", self.0)
+    }
+}
 
 impl Op for Again {
     fn name(&self) -> &'static str {

@@ -395,7 +395,7 @@ impl<'a> Planner<'a> {
             let (views, pack) = (&unit.views, &element_offsets);
             let io = Io { inputs, views, outputs, used: &used, state: &places, pack };
             let mut all = op.candidates(&io, self.caps);
-            all.retain(|candidate| candidate.turns <= self.caps.turns);
+            all.retain(|candidate| candidate.turns <= self.caps.turns && self.binds_few(candidate));
             if all.is_empty() {
                 return Err(Error::argument(op.name(), self.no_kernel()));
             }
@@ -432,6 +432,13 @@ impl<'a> Planner<'a> {
             outputs.push(region);
         }
         Ok(outputs)
+    }
+
+    /// Whether no kernel binds more buffers than allowed, those left out that can become textures.
+    fn binds_few(&self, candidate: &Candidate) -> bool {
+        let most = self.caps.storage_buffers + self.caps.mirrors;
+        let buffers = |kernel: &Kernel| kernel.args.iter().filter(|arg| !matches!(arg, Arg::Texels(_))).count();
+        candidate.kernels.iter().all(|kernel| buffers(kernel) <= most)
     }
 
     /// Why no candidate is left.

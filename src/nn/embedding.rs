@@ -6,8 +6,9 @@ use crate::graph::{Param, Tensor};
 
 /// A vector for each of `rows` numbers (tokens): u32 [...] -> [..., width], as PyTorch's `Embedding`.
 ///
-/// The gradient knows which rows were used: an optimizer that changes nothing where the gradient is zero (SGD without
-/// momentum or weight decay, Adagrad without weight decay) passes over those alone, however large the table is.
+/// The gradient of a table of more than 256 rows, which is looked up once, knows the rows in use: an optimizer that changes
+/// nothing where the gradient is zero (SGD without momentum or weight decay, Adagrad without weight decay) passes over
+/// those alone, however large the table is.
 ///
 /// ```
 /// use shadegrad::{Graph, nn::{self, Module}};
@@ -27,7 +28,7 @@ impl Embedding {
         Embedding { weight: normal("weight", &[rows, width], None), padding: None }
     }
 
-    /// A row that stands for no token: zeros at first, and never changed. It draws new values for all rows.
+    /// A row that stands for no token: zeros at first, and without a gradient. It draws new values for all rows.
     pub fn padding_idx(self, row: usize) -> Self {
         let shape = self.weight.desc().shape.to_vec();
         Embedding { weight: normal("weight", &shape, Some(row)), padding: Some(row) }

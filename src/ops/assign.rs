@@ -44,7 +44,15 @@ impl Graph {
     /// ```
     #[track_caller]
     pub fn assign(&self, param: &Param, tensor: &Tensor) -> Update {
-        if matches!(self.inner().nodes[tensor.value().node].source, Source::Param(_)) {
+        let is_state = {
+            let inner = self.inner();
+            let mut value = tensor.value();
+            while inner.nodes[value.node].op().is_some_and(|op| op.alias()) {
+                value = inner.nodes[value.node].inputs[value.output];
+            }
+            matches!(inner.nodes[value.node].source, Source::Param(_))
+        };
+        if is_state {
             self.fail(
                 "assign",
                 format!("{} is to become another state as it is, not something computed", param.name()),

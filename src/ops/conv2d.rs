@@ -294,7 +294,7 @@ impl Conv2d {
         let groups = (d.ci * kh).div_ceil(8) * d.co.div_ceil(channels) * d.groups;
         let splits = if groups >= 16 { 1 } else { (16 / groups).clamp(1, d.batch * d.out[0]) };
         // Turns for each row of pixels, and rows that an invocation may go through.
-        let most = (caps.turns - channels - 1) / (d.out[1].div_ceil(pixels) + 2);
+        let most = caps.turns.saturating_sub(channels + 1) / (d.out[1].div_ceil(pixels) + 2);
         let splits = splits.max((d.batch * d.out[0]).div_ceil(most.max(1)));
         let mut kernel = self
             .set(Kernel::new(shader!("conv2d_weight_grad_rows.wgsl"), "weight_rows"), d, self.before())

@@ -24,7 +24,8 @@ fn over(kernel: Kernel, count: usize, caps: &Caps) -> Kernel {
     kernel.set("COUNT", count).grid(caps.fold(count.div_ceil(64)))
 }
 
-/// The gradient of `table.index_select(0, index)`, [rows, width], from `dy` [taken, width].
+/// The gradient of `table.index_select(0, index)`, [rows, width], from `dy` [taken, width]. In a product with few rows a
+/// gradient that is not finite spreads to all of them.
 pub(super) fn table_grad(dy: &Tensor, index: &Tensor, rows: usize) -> Tensor {
     if rows <= FEW {
         return index.one_hot(rows).matmul_t(dy, true, false);
@@ -58,7 +59,9 @@ impl Op for RowSums {
         let (sums, width) = kernel("sum_chains", width, taken, self.0);
         let chains = over(chains.bind([Arg::In(1), Arg::ScratchOut(0), Arg::Out(1)]), taken, caps);
         let sums = sums.bind([Arg::In(0), Arg::ScratchIn(0), Arg::Out(1), Arg::Out(0)]);
-        vec![Candidate::new("chains", vec![chains, over(sums, taken * width, caps)], vec![taken * 4])]
+        let candidate = Candidate::new("chains", vec![chains, over(sums, taken * width, caps)], vec![taken * 4]);
+        // All of them may be one chain.
+        vec![candidate.turns(taken + 2)]
     }
 }
 
@@ -112,7 +115,7 @@ fn check(tokens: &Tensor, table: &Tensor, padding: Option<usize>) -> Result<(), 
 impl Tensor {
     /// The rows of `table` [rows, width] that these u32 numbers name, as PyTorch's `embedding`: [..., width].
     ///
-    /// The row `padding`, if there is one, gets no gradient. Rows are summed in a fixed order where a number repeats.
+    /// The row `padding`, if there is one, gets no gradient in a training graph. Rows are summed in a fixed order where a number repeats.
     /// Written numbers are checked; one that a kernel computes gives NaN where there is no such row.
     #[track_caller]
     pub fn embedding(&self, table: &Tensor, padding: Option<usize>) -> Tensor {

@@ -100,6 +100,11 @@ impl Window {
         Ok(Desc::f32(shape))
     }
 
+    /// Turns that the loops over a window, or over all windows around a pixel, take at most.
+    fn turns(&self) -> usize {
+        self.kernel[0] * (self.kernel[1] + 2) + 1
+    }
+
     fn kernel(&self, entry: &'static str, x: &Desc, y: &Desc, count: usize, caps: &Caps) -> Kernel {
         Kernel::new(shader!("pool.wgsl"), entry)
             .set("COUNT", count)
@@ -151,7 +156,7 @@ impl Op for MaxPool {
             true => kernel.bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]),
             false => kernel.choose("keep", "keep_nothing").bind([Arg::In(0), Arg::Out(0)]),
         };
-        vec![Candidate::single("direct", kernel)]
+        vec![Candidate::single("direct", kernel).turns(self.0.turns())]
     }
 
     fn epilogue(&self) -> bool {
@@ -185,7 +190,7 @@ impl Op for MaxPoolGrad {
         let (x, y) = (&io.outputs[0], &io.inputs[0]);
         let candidate = |name, entry, count| {
             let kernel = self.0.kernel(entry, x, y, count, caps);
-            Candidate::single(name, kernel.bind([Arg::In(0), Arg::In(1), Arg::Out(0)]))
+            Candidate::single(name, kernel.bind([Arg::In(0), Arg::In(1), Arg::Out(0)])).turns(self.0.turns())
         };
         let gather = candidate("gather", "max_backward", io.elements());
         let w = &self.0;
@@ -221,7 +226,7 @@ impl Op for Take {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let kernel = self.0.kernel("take", &io.inputs[0], &io.outputs[0], io.elements(), caps);
-        vec![Candidate::single("direct", kernel.bind([Arg::In(0), Arg::In(1), Arg::Out(0)]))]
+        vec![Candidate::single("direct", kernel.bind([Arg::In(0), Arg::In(1), Arg::Out(0)])).turns(self.0.turns())]
     }
 }
 
@@ -262,7 +267,7 @@ impl Op for AvgPool {
             Some(_) => self.window.kernel("average_backward", y, x, io.elements(), caps),
             None => self.window.kernel("average_forward", x, y, io.elements(), caps),
         };
-        vec![Candidate::single("direct", kernel.bind([Arg::In(0), Arg::Out(0)]))]
+        vec![Candidate::single("direct", kernel.bind([Arg::In(0), Arg::Out(0)])).turns(self.window.turns())]
     }
 
     fn epilogue(&self) -> bool {

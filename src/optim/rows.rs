@@ -30,9 +30,10 @@ impl RowStep {
         let graph = grad.graph();
         let inputs = {
             let inner = graph.inner();
-            let mut node = &inner.nodes[grad.value().node];
+            let (mut value, mut node) = (grad.value(), &inner.nodes[grad.value().node]);
             while node.op().is_some_and(|op| op.alias()) {
-                node = &inner.nodes[node.inputs[0].node];
+                value = node.inputs[value.output];
+                node = &inner.nodes[value.node];
             }
             node.op().filter(|op| op.sparse())?;
             [node.inputs[0], node.inputs[1]]
@@ -62,7 +63,8 @@ impl Op for RowStep {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let [taken, width] = [io.inputs[0].shape[0], io.inputs[0].shape[1]];
-        let rows = self.state[3].desc().shape[0];
+        // The parameter may be a table under another shape.
+        let rows = self.state[3].desc().elements() / width.max(1);
         let mut args = vec![Arg::In(0), Arg::In(1), Arg::State(1), Arg::State(0), Arg::State(3), Arg::State(2)];
         if self.clip_norm {
             args.push(Arg::In(2));

@@ -73,7 +73,11 @@ pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], 
         function = function.update(graph.update(step, &inputs));
         rest = later;
     }
-    let mut settings = vec![("lr", 0), ("weight_decay", 4), ("eps", 3)];
+    let mut settings = vec![("lr", 0), ("eps", 3)];
+    // Rows that are not in use could not decay.
+    if tables.is_empty() {
+        settings.push(("weight_decay", 4));
+    }
     if optimizer.clip != Clip::None {
         settings.push(("clip", 5));
     }

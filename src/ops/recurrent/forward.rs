@@ -174,7 +174,7 @@ impl Loop {
             return Some(Candidate::new("steps", kernels, vec![team.count * planes * team.plane * 4, bytes]));
         }
         let products = e.hidden.div_ceil(team.group) * (e.columns() / 4 + team.rows + 3);
-        let turns = [(products + 2) * if before { 2 } else { 1 } + 2, team.plane.div_ceil(team.group)];
+        let turns = [(products + 2) * if before { 2 } else { 1 } + 2, team.plane.div_ceil(team.group) * (planes + 2)];
         let kernel = make(if before { "sequence_before" } else { "sequence" });
         let mut kernels = team.segments(kernel, e.steps, turns, caps)?;
         kernels.insert(0, pack);

@@ -14,6 +14,7 @@ use super::*;
 pub type Named = BTreeMap<String, Array>;
 
 type Forward = Box<dyn Fn(&Named) -> Named>;
+type Indices = Box<dyn Fn(&Named) -> Array>;
 type Vjp = Box<dyn Fn(&Named, &Named) -> Named>;
 
 /// An op with its attributes set.
@@ -22,7 +23,7 @@ pub struct Twin {
     pub output: &'static str,
     forward: Forward,
     vjp: Option<Vjp>,
-    indices: Option<Box<dyn Fn(&Named) -> Array>>,
+    indices: Option<Indices>,
 }
 
 impl Twin {
