@@ -10,7 +10,7 @@ use shadegrad::gpu::Options;
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::States;
 use shadegrad::optim::{Adam, Schedule};
-use shadegrad::train::{Losses, interrupt, progress};
+use shadegrad::train::{Losses, interrupt, positive, progress};
 use shadegrad::{Function, Gpu, Graph, Param, Program, Result, Tensor};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -28,19 +28,19 @@ struct Args {
     #[arg(long, default_value_t = 800)]
     steps: u64,
     /// Sequences per step
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = positive())]
     batch: usize,
     /// Units in a layer
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = positive())]
     hidden: usize,
     /// LSTM layers
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = positive())]
     layers: usize,
     /// Learning rate, which follows a cosine to 0
     #[arg(long, default_value_t = 4e-3)]
     lr: f64,
     /// Held-out sequences
-    #[arg(long, default_value_t = 4096)]
+    #[arg(long, default_value_t = 4096, value_parser = positive())]
     test: usize,
     /// Seed of the first weights and of the sequences
     #[arg(long, default_value_t = 1)]

@@ -316,6 +316,7 @@ fn bad_layers_are_refused() {
         run(&g.input([3, 2, 5]), layer, Recurrence::new(Cell::Lstm));
     });
     refused("have no steps", |g| run(&g.input([0, 2, 5]), lstm(g, 5, 4), Recurrence::new(Cell::Lstm)));
+    refused("no units", |g| run(&g.input([3, 2, 5]), lstm(g, 5, 0), Recurrence::new(Cell::Lstm)));
     refused("three axes", |g| run(&g.input([2, 5]), lstm(g, 5, 4), Recurrence::new(Cell::Lstm)));
     refused("u32[2]", |g| {
         let lengths = g.input_u32([3]);

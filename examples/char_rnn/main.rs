@@ -11,7 +11,7 @@ use shadegrad::gpu::Options;
 use shadegrad::io::{Checkpoint, load_state_dict};
 use shadegrad::nn;
 use shadegrad::optim::{Adam, Schedule};
-use shadegrad::train::{Losses, Session, interrupt, progress};
+use shadegrad::train::{Losses, Session, interrupt, positive, progress};
 use shadegrad::{Error, Gpu, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,16 +35,16 @@ struct Args {
     #[arg(long, value_enum, default_value = "gru")]
     cell: Cell,
     /// Units in a layer
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = positive())]
     hidden: usize,
     /// Recurrent layers
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = positive())]
     layers: usize,
     /// Characters that gradients go back through
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = positive())]
     steps: usize,
     /// Passages read at the same time
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = positive())]
     batch: usize,
     /// Passes over the text
     #[arg(long, default_value_t = 4)]
@@ -162,6 +162,12 @@ fn train(args: &Args) -> Result<()> {
     let text = text::load(args.text.as_deref(), args.seed)?;
     let alphabet = Alphabet::of(&text);
     let tokens = alphabet.encode(&text)?;
+    // A step of training, and one of validation.
+    let least = 10 * args.batch * (args.steps + 1);
+    if tokens.len() < least {
+        let message = format!("{} characters are too few for this batch and length: at least {least}", tokens.len());
+        return Err(Error::argument("text", message));
+    }
     // The last tenth is for validation.
     let (learn, check) = tokens.split_at(tokens.len() - tokens.len() / 10);
     nn::manual_seed(args.seed);
@@ -179,11 +185,6 @@ fn train(args: &Args) -> Result<()> {
     let exam = Pass::new(&gpu, &model, [args.steps, args.batch], None)?;
     let writer = Writer::new(&gpu, &model)?;
     let per_epoch = pass.steps(learn) as u64;
-    if per_epoch == 0 || exam.steps(check) == 0 {
-        let least = 10 * args.batch * (args.steps + 1);
-        let message = format!("{} characters are too few for this batch and length: at least {least}", tokens.len());
-        return Err(Error::argument("text", message));
-    }
     let steps = args.epochs * per_epoch;
     let schedule = Schedule::parse(&args.schedule, steps)?;
     let session = Session::new(&pass.program, model.parameters(), args.seed)?;

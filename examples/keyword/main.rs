@@ -11,7 +11,7 @@ use features::Features;
 use shadegrad::gpu::Options;
 use shadegrad::nn::{self, Module};
 use shadegrad::optim::{Adam, Schedule};
-use shadegrad::train::{Losses, interrupt, pictures, progress};
+use shadegrad::train::{Losses, interrupt, pictures, positive, progress};
 use shadegrad::{Gpu, Graph, Program, Result, Tensor};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -23,16 +23,16 @@ struct Args {
     #[arg(long, default_value_t = 300)]
     steps: u64,
     /// Words per step
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = positive())]
     batch: usize,
     /// Units in each direction
-    #[arg(long, default_value_t = 48)]
+    #[arg(long, default_value_t = 48, value_parser = positive())]
     hidden: usize,
     /// Learning rate, which follows a cosine to 0
     #[arg(long, default_value_t = 4e-3)]
     lr: f64,
     /// Held-out words
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = positive())]
     test: usize,
     /// Seed of the first weights and of the sounds
     #[arg(long, default_value_t = 1)]

@@ -10,7 +10,7 @@ use shadegrad::gpu::Options;
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::ImageBatch;
 use shadegrad::optim::{self, Optimizer, Schedule};
-use shadegrad::train::{Losses, Session, interrupt, progress};
+use shadegrad::train::{Losses, Session, interrupt, positive, progress};
 use shadegrad::{Error, Gpu, Graph, Program, Result, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ struct Args {
     #[arg(long)]
     epochs: Option<u64>,
     /// Images per step
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = positive())]
     batch: usize,
     /// Learning rate
     #[arg(long, default_value_t = 1e-3)]

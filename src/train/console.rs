@@ -25,3 +25,8 @@ pub fn progress(steps: u64, first: u64) -> ProgressBar {
     bar.reset_eta();
     bar
 }
+
+/// Parses a command line's number of at least 1, for `#[arg(value_parser = positive())]`.
+pub fn positive() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
+}

@@ -8,6 +8,6 @@ pub mod pictures;
 mod session;
 
 #[cfg(feature = "cli")]
-pub use console::{interrupt, progress};
+pub use console::{interrupt, positive, progress};
 pub use losses::Losses;
 pub use session::Session;

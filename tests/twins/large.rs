@@ -102,21 +102,18 @@ fn the_largest_binding() {
 fn long_loops() {
     let _turn = turn();
     let mut random = Random::new(81);
-    const LONG: usize = 150_001;
+    const LONG: usize = 70_001;
     for op in ["argmax", "argmin", "sum", "amax"] {
         let attrs = json!({"dim": [1], "keepdim": false});
         check(&gpu(0), op, &attrs, &named([("x", random.normal([2, LONG]))]), Bound::Values(1e-5, 1e-3), &mut random);
     }
-    for kernel in 0..3 {
+    for kernel in 0..2 {
         let attrs = json!({"dim": 1});
         let x = named([("x", random.normal([2, LONG]))]);
         check(&gpu(kernel), "log_softmax", &attrs, &x, Bound::Values(1e-5, 1e-5), &mut random);
         let (a, b) = (random.normal([3, LONG]), random.normal([5, LONG]));
         let attrs = json!({"transpose_a": false, "transpose_b": true});
         check(&gpu(kernel), "matmul", &attrs, &named([("a", a), ("b", b)]), TERMS, &mut random);
-        let (x, weight) = (random.normal([2, 1, 700, 300]), random.normal([1, 1, 1, 1]));
-        let attrs = json!({"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1});
-        check(&gpu(kernel), "conv2d", &attrs, &named([("x", x), ("weight", weight)]), TERMS, &mut random);
     }
     let g = Graph::new();
     let refused = gpu(0).compile(&g.function([&g.input([LONG]).cumsum(0)])).err();

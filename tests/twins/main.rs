@@ -23,7 +23,10 @@ fn elsewhere(adapter: &str, webgpu_limits: bool) {
         return;
     }
     let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
-    child.args(["--skip", "elsewhere_"]).env("SHADEGRAD_ADAPTER", adapter);
+    // What takes longest is the same code on either adapter.
+    child
+        .args(["--skip", "elsewhere_", "--skip", "large_recurrent", "--skip", "long_loops"])
+        .env("SHADEGRAD_ADAPTER", adapter);
     if webgpu_limits {
         child.env(trial::WEBGPU_LIMITS, "1");
     }

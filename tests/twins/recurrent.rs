@@ -88,8 +88,8 @@ fn recurrent_layers_of_any_extents() {
         [[1, 1, 1, 1], [2, 3, 5, 7], [5, 1, 3, 33], [3, 9, 4, 8], [7, 2, 1, 1], [4, 17, 6, 12], [2, 33, 3, 67]];
     for kernel in 0..KERNELS {
         for (n, [steps, batch, inputs, hidden]) in extents.into_iter().enumerate() {
-            for (k, op) in OPS.into_iter().enumerate() {
-                // The options take turns.
+            // The kernels take turns, and so do the options.
+            for (k, op) in OPS.into_iter().enumerate().filter(|(k, _)| (n + k + kernel) % 2 == 0) {
                 let on = |bit: usize| (n + k + kernel) >> bit & 1 == 1;
                 let net = Net {
                     initial: on(0),

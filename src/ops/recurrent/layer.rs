@@ -158,6 +158,9 @@ fn check(x: &Tensor, weights: &[LayerWeights], options: &Recurrence) -> Result<(
         Some(first) if weights.len().is_multiple_of(directions) && first.hidden.rank() == 2 => first.hidden.shape()[1],
         _ => return Err(format!("{} sets of weights are no layers of {directions} directions", weights.len())),
     };
+    if hidden == 0 {
+        return Err("the layers have no units".into());
+    }
     let mut features = x.shape()[2];
     for (n, weights) in weights.iter().enumerate() {
         let (layer, direction) = (n / directions, if n % directions == 0 { "" } else { ", backward" });
