@@ -395,7 +395,8 @@ impl<'a> Planner<'a> {
             let (views, pack) = (&unit.views, &element_offsets);
             let io = Io { inputs, views, outputs, used: &used, state: &places, pack };
             let mut all = op.candidates(&io, self.caps);
-            all.retain(|candidate| candidate.turns <= self.caps.turns && self.binds_few(candidate));
+            all.retain(|candidate| candidate.turns <= self.caps.turns);
+            self.keep_what_binds_few(&mut all);
             if all.is_empty() {
                 return Err(Error::argument(op.name(), self.no_kernel()));
             }
@@ -434,11 +435,15 @@ impl<'a> Planner<'a> {
         Ok(outputs)
     }
 
-    /// Whether no kernel binds more buffers than allowed, those left out that can become textures.
-    fn binds_few(&self, candidate: &Candidate) -> bool {
-        let most = self.caps.storage_buffers + self.caps.mirrors;
+    /// Drops candidates that bind more buffers than allowed; if that is all of them, those stay whose operands may still
+    /// become textures.
+    fn keep_what_binds_few(&self, candidates: &mut Vec<Candidate>) {
         let buffers = |kernel: &Kernel| kernel.args.iter().filter(|arg| !matches!(arg, Arg::Texels(_))).count();
-        candidate.kernels.iter().all(|kernel| buffers(kernel) <= most)
+        let binds = |candidate: &Candidate| candidate.kernels.iter().map(buffers).max().unwrap_or(0);
+        let allowed = self.caps.storage_buffers;
+        let some_fit = candidates.iter().any(|candidate| binds(candidate) <= allowed);
+        let most = if some_fit { allowed } else { allowed + self.caps.mirrors };
+        candidates.retain(|candidate| binds(candidate) <= most);
     }
 
     /// Why no candidate is left.
