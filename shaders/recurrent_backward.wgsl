@@ -1,6 +1,6 @@
 // Recurrent layers, backward: the loop over time that gives the gradients of all gates' sums. Those of the weights, the
 // biases and the input are single products of its result.
-// include: recurrent.wgsl
+// include: recurrent_state.wgsl
 
 const OUT = 4u;     // planes of the result, [OUT HIDDEN] to a row
 const BACK = 4u;    // the first of them, which go back through the recurrent weights
@@ -23,8 +23,6 @@ const KEPT_C = 11u;
 const FORMER = 12u;
 const FINAL_C_GRAD = 13u;
 const INITIAL_GRAD = 14u;
-const STATE = 15u;
-const STEP = 16u;
 
 @group(0) @binding(KEPT_GATES) var<storage, read> kept_gates: array<vec4<f32>>; // [DIRECTIONS, STEPS BATCH, HIDDEN]
 @group(0) @binding(KEPT_GATES) var<storage, read> kept_y: array<f32>; // [STEPS BATCH, DIRECTIONS HIDDEN]
@@ -97,108 +95,7 @@ fn store_by_four(d: u32, row: u32, plane: u32, j: u32, four: vec4<f32>) {
     dx4[((d * STEPS * BATCH + row) * OUT * HIDDEN + plane * HIDDEN + j) / 4u] = four;
 }
 
-// --- `sequence`: as in the forward pass; an invocation owns four columns. The planes hold the gradients of the gates'
-// sums that go back.
-
-const ROWS = 8u;
-const GROUP = 64u;
-const TEAMS = (BATCH + ROWS - 1u) / ROWS;
-const PLANES = 4u;
 const DOUBLE = 0u; // 1: planes for two steps, where an invocation owns columns one after the other
-const LANES = 8u;
-
-var<workgroup> planes: array<f32, PLANES * HIDDEN * ROWS>;
-
-fn put_plane(team: u32, plane: u32, u: u32, r: u32, value: f32) {
-    planes[(plane * HIDDEN + u) * ROWS + r] = value;
-}
-
-fn at_plane(team: u32, plane: u32, u: u32, r: u32) -> f32 {
-    return planes[(plane * HIDDEN + u) * ROWS + r];
-}
-
-// Elements k to k + 3 from the begin of a plane on, for all rows: element i ROWS + r. They may run on into the next.
-fn columns(team: u32, plane: u32, k: u32, lane: u32) -> array<f32, ROWS * 4u> {
-    var values: array<f32, ROWS * 4u>;
-    for (var e = 0u; e < ROWS * 4u; e++) { // unroll
-        values[e] = planes[min((plane * HIDDEN + k) * ROWS + e, PLANES * HIDDEN * ROWS - 1u)];
-    }
-    return values;
-}
-
-fn sync() {
-    workgroupBarrier();
-}
-
-@group(0) @binding(STATE) var state: texture_storage_2d<r32float, read_write>;
-
-fn texel(i: u32) -> vec2<u32> {
-    return vec2<u32>(i % 8192u, i / 8192u);
-}
-
-fn put_plane_texel(team: u32, plane: u32, u: u32, r: u32, value: f32) {
-    textureStore(state, texel(((team * PLANES + plane) * HIDDEN + u) * ROWS + r), vec4<f32>(value, 0.0, 0.0, 0.0));
-}
-
-fn at_plane_texel(team: u32, plane: u32, u: u32, r: u32) -> f32 {
-    return textureLoad(state, texel(((team * PLANES + plane) * HIDDEN + u) * ROWS + r)).x;
-}
-
-const LOADS = (ROWS * 4u + LANES - 1u) / LANES;
-
-fn from_lane(value: f32, lane: u32) -> f32 {
-    return value;
-}
-
-fn columns_of_texels(team: u32, plane: u32, k: u32, lane: u32) -> array<f32, ROWS * 4u> {
-    let first = (team * PLANES + plane) * HIDDEN * ROWS;
-    var loads: array<f32, LOADS>;
-    for (var j = 0u; j < LOADS; j++) { // unroll
-        let e = min(j * LANES + lane % LANES, ROWS * 4u - 1u);
-        loads[j] = textureLoad(state, texel(min(first + k * ROWS + e, (team + 1u) * PLANES * HIDDEN * ROWS - 1u))).x;
-    }
-    var values: array<f32, ROWS * 4u>;
-    for (var e = 0u; e < ROWS * 4u; e++) { // unroll
-        values[e] = from_lane(loads[e / LANES], e % LANES);
-    }
-    return values;
-}
-
-fn sync_texels() {
-    workgroupBarrier();
-    textureBarrier();
-}
-
-// The same in a buffer, for a dispatch to each step.
-@group(0) @binding(STATE) var<storage, read_write> memory: array<f32>; // [teams, PLANES, HIDDEN, ROWS]
-
-fn put_plane_memory(team: u32, plane: u32, u: u32, r: u32, value: f32) {
-    memory[((team * PLANES + plane) * HIDDEN + u) * ROWS + r] = value;
-}
-
-fn at_plane_memory(team: u32, plane: u32, u: u32, r: u32) -> f32 {
-    return memory[((team * PLANES + plane) * HIDDEN + u) * ROWS + r];
-}
-
-fn columns_of_memory(team: u32, plane: u32, k: u32, lane: u32) -> array<f32, ROWS * 4u> {
-    let first = (team * PLANES + plane) * HIDDEN * ROWS;
-    var values: array<f32, ROWS * 4u>;
-    for (var e = 0u; e < ROWS * 4u; e++) { // unroll
-        values[e] = memory[min(first + k * ROWS + e, (team + 1u) * PLANES * HIDDEN * ROWS - 1u)];
-    }
-    return values;
-}
-
-fn no_sync() {
-}
-
-struct Place {
-    team: u32,
-    d: u32,
-    n: u32, // in the batch
-    r: u32, // in the team
-    u: u32,
-}
 
 // What only its own invocation reads again, a step later: the gradients of h (past the recurrent product, plane 0) and
 // of c (plane 1).
@@ -247,7 +144,7 @@ fn put_carry_texel_and_last(plane: u32, p: Place, value: f32, last: bool) {
 fn product(team: u32, plane: u32, d: u32, row: u32, count: u32, j: u32, lane: u32) -> array<vec4<f32>, ROWS> {
     var sums: array<vec4<f32>, ROWS>;
     for (var k = 0u; k < count; k += 4u) {
-        let a = columns(team, plane, k, lane);
+        let a = columns(team, plane, k, count, lane);
         var b: array<vec4<f32>, 4>;
         for (var i = 0u; i < 4u; i++) { // unroll
             // Behind the last element there may be anything finite.
@@ -345,19 +242,6 @@ fn finish(p: Place, sum: vec4<f32>) {
             put_initial(0u, own, h_grad(own, sum[i], 0.0));
         }
     }
-}
-
-// Where a driver allows only so many turns of loops, a dispatch runs a part of the sequence.
-const SEGMENT = STEPS + 1u;
-
-@group(0) @binding(STEP) var<storage, read> step_number: array<u32>; // [1]
-
-fn first_step() -> u32 {
-    return 0u;
-}
-
-fn first_step_given() -> u32 {
-    return step_number[0];
 }
 
 @compute @workgroup_size(GROUP)

@@ -23,7 +23,8 @@ pub struct Caps {
     pub cpu: bool,
     /// Workgroups that run at the same time on a CPU adapter; 0 on others.
     pub threads: usize,
-    /// Turns that all loops of an invocation may take together, each loop's end counted as one; some drivers stop there (`docs/adapters.md`).
+    /// Turns that all loops of an invocation may take together, each loop's end counted as one; some drivers stop there
+    /// (`docs/adapters.md`).
     pub turns: usize,
     /// How many operands of a dispatch may be read through textures (see [`super::mirror`]); 0 where buffers are as fast.
     pub mirrors: usize,

@@ -15,7 +15,7 @@ use crate::{Error, Result, shader};
 use std::collections::HashMap;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 9] = [
+const LIBRARY: [Shader; 10] = [
     shader!("math.wgsl"),
     shader!("random.wgsl"),
     shader!("grid.wgsl"),
@@ -25,6 +25,7 @@ const LIBRARY: [Shader; 9] = [
     shader!("team.wgsl"),
     shader!("cells.wgsl"),
     shader!("recurrent.wgsl"),
+    shader!("recurrent_state.wgsl"),
 ];
 
 /// The WGSL of a kernel.

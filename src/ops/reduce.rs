@@ -148,10 +148,12 @@ impl Op for Reduce {
         // Whole vec4s, where every line consists of them, or lines side by side do.
         let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
-        let (mut entry, mut length) = match () {
-            _ if along.in_vectors() && across.keeps_vectors() => ("reduce_vec4", length / 4),
-            _ if across.in_vectors() && along.keeps_vectors() => ("reduce_columns_vec4", length),
-            _ => ("reduce", length),
+        let (mut entry, mut length) = if along.in_vectors() && across.keeps_vectors() {
+            ("reduce_vec4", length / 4)
+        } else if across.in_vectors() && along.keeps_vectors() {
+            ("reduce_columns_vec4", length)
+        } else {
+            ("reduce", length)
         };
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {

@@ -248,33 +248,38 @@ fn in_segments(
     let mut results = Vec::new();
     for start in (0..total).step_by(steps) {
         let part = x.narrow(time, start, steps.min(total - start));
-        let (own, layer) = (options.clone(), weights[0].clone());
         let mut inputs = vec![&part, &states.h];
         inputs.extend(&states.c);
         inputs.extend([&weights[0].input, &weights[0].hidden]);
         inputs.extend(weights[0].input_bias.iter().chain(&weights[0].hidden_bias));
-        let mut outputs = g.checkpoint(&inputs, move |inputs| {
-            let mut inputs = inputs.iter().cloned();
-            let mut next = || inputs.next().expect("as many as were given");
-            let (x, h) = (next(), next());
-            let initial = States { h, c: (own.cell == Cell::Lstm).then(&mut next) };
-            let layer = LayerWeights {
-                input: next(),
-                hidden: next(),
-                input_bias: layer.input_bias.is_some().then(&mut next),
-                hidden_bias: layer.hidden_bias.is_some().then(&mut next),
-            };
-            let (y, last) = one_layer(&x, &[layer], Some(&initial), &own);
-            [y, last.h].into_iter().chain(last.c).collect()
-        });
-        if outputs.len() < 2 {
-            return (outputs.swap_remove(0), states);
-        }
-        let c = if options.cell == Cell::Lstm { outputs.pop() } else { None };
-        let h = outputs.swap_remove(1);
-        (results, states) = ([results, outputs].concat(), States { h, c });
+        let (own, biases) = (options.clone(), [&weights[0].input_bias, &weights[0].hidden_bias].map(Option::is_some));
+        let outputs = g.checkpoint(&inputs, move |inputs| segment(inputs, &own, biases).unwrap_or_default());
+        let mut outputs = outputs.into_iter();
+        let (Some(y), Some(h)) = (outputs.next(), outputs.next()) else { break };
+        results.push(y);
+        states = States { h, c: outputs.next() };
     }
-    (joined(&results, time), states)
+    match results.is_empty() {
+        true => (g.poison("recurrent", "a segment failed"), states),
+        false => (joined(&results, time), states),
+    }
+}
+
+/// A layer over some steps: its result and last states, from the sequence, the states before it and the layer's weights
+/// in this order; `None` where any of them is missing.
+fn segment(inputs: &[Tensor], options: &Recurrence, biases: [bool; 2]) -> Option<Vec<Tensor>> {
+    let mut inputs = inputs.iter().cloned();
+    let mut next = || inputs.next();
+    let (x, h) = (next()?, next()?);
+    let initial = States { h, c: if options.cell == Cell::Lstm { Some(next()?) } else { None } };
+    let layer = LayerWeights {
+        input: next()?,
+        hidden: next()?,
+        input_bias: if biases[0] { Some(next()?) } else { None },
+        hidden_bias: if biases[1] { Some(next()?) } else { None },
+    };
+    let (y, last) = one_layer(&x, &[layer], Some(&initial), options);
+    Some([y, last.h].into_iter().chain(last.c).collect())
 }
 
 /// One layer: its result and its last states, [directions, N, hidden].
