@@ -39,6 +39,9 @@ fn lines(x: &View, axes: &[usize]) -> String {
 /// Neighbouring invocations that walk through one stretch of memory side by side: a workgroup.
 const TEAM: usize = 64;
 
+/// Elements from which on it pays to sum lines side by side in vec4s, a kernel that takes longer to compile.
+const LARGE: usize = 1 << 15;
+
 /// Elements in a row among which one invocation finds the largest.
 const ARG_RUN: usize = 1024;
 
@@ -150,7 +153,7 @@ impl Op for Reduce {
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
         let (mut entry, mut length) = if along.in_vectors() && across.keeps_vectors() {
             ("reduce_vec4", length / 4)
-        } else if across.in_vectors() && along.keeps_vectors() {
+        } else if across.in_vectors() && along.keeps_vectors() && outputs * length >= LARGE {
             ("reduce_columns_vec4", length)
         } else {
             ("reduce", length)
@@ -172,8 +175,7 @@ impl Op for Reduce {
             }
             from = Arg::ScratchIn(candidate.scratch.len() - 1);
             rule = format!("fn place(o: u32, r: u32) -> u32 {{ return r * {outputs}u + o; }}");
-            entry = if outputs.is_multiple_of(4) { "reduce_columns_vec4" } else { "reduce" };
-            (length, inner) = (splits, outputs == 1);
+            (entry, length, inner) = ("reduce", splits, outputs == 1);
         }
     }
 
