@@ -12,6 +12,9 @@ pub mod ops;
 pub mod optim;
 mod rng;
 pub mod train;
+#[cfg(feature = "translate")]
+pub mod translate;
+pub mod tune;
 
 pub use error::{Error, Result};
 pub use gpu::{Gpu, Program};

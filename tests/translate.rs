@@ -3,9 +3,9 @@
 //! Plans are made without a device, for the abilities of several kinds of devices and every candidate, over graphs that
 //! use every op, so the shaders seen here are the ones that a program would compile.
 
-use naga::back::{glsl, hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use shadegrad::graph::Role;
+use shadegrad::graph::choose::Choices;
 use shadegrad::graph::plan::Plan;
 use shadegrad::graph::{Caps, Place};
 use shadegrad::nn::{self, Module};
@@ -13,6 +13,7 @@ use shadegrad::ops::{
     Cell, Conv2dOptions, CrossEntropy, ImageBatch, LayerWeights, PadMode, Recurrence, States, Window,
 };
 use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
+use shadegrad::translate::Wgsl;
 use shadegrad::{DType, Function, Graph, Param, Tensor};
 use std::collections::BTreeMap;
 
@@ -244,12 +245,13 @@ fn shaders() -> BTreeMap<String, (String, &'static str)> {
         function.check().unwrap_or_else(|error| panic!("{name}: {error}"));
         for (kind, caps) in kinds() {
             for candidate in 0..4 {
-                let caps = Caps { candidate, ..caps.clone() };
+                let caps = Caps { candidate: Some(candidate), ..caps.clone() };
                 let place = |param: &shadegrad::Param| Place {
                     slab: 1 + param.role() as u64,
                     offset: param.id() as usize * 4096,
                 };
-                let plan = Plan::new(&function, &caps, &place).unwrap_or_else(|e| panic!("{name} on {kind}: {e}"));
+                let plan = Plan::new(&function, &caps, &place, &Choices::default())
+                    .unwrap_or_else(|e| panic!("{name} on {kind}: {e}"));
                 for step in plan.steps {
                     let title = format!("{} for {name} on {kind}", step.kernel.shader.name);
                     found.insert(step.source, (title, step.kernel.entry));
@@ -260,53 +262,23 @@ fn shaders() -> BTreeMap<String, (String, &'static str)> {
     found
 }
 
-fn parse(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+/// Nothing but subgroups goes beyond WebGPU's core.
+fn is_portable(text: &str) -> bool {
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
     validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
-    let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
-    Ok((module, info))
+    naga::front::wgsl::parse_str(text).is_ok_and(|module| validator.validate(&module).is_ok())
 }
 
-fn translate(module: &naga::Module, info: &ModuleInfo, entry: &str) -> Result<(), String> {
-    let stage = naga::ShaderStage::Compute;
-    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
-    let pipeline = spv::PipelineOptions { shader_stage: stage, entry_point: entry.into() };
-    spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
-
-    let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
-    msl::write_string(
-        module,
-        info,
-        &options,
-        &msl::PipelineOptions { entry_point: Some((stage, entry.into())), ..Default::default() },
-    )
-    .map_err(|e| format!("MSL: {e}"))?;
-
-    let options =
-        hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, fake_missing_bindings: true, ..Default::default() };
-    let mut text = String::new();
-    let pipeline = hlsl::PipelineOptions { entry_point: Some((stage, entry.into())) };
-    hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None).map_err(|e| format!("HLSL: {e}"))?;
-
+fn translate(name: &str, text: &str, entry: &str) -> shadegrad::Result<()> {
+    let wgsl = Wgsl::parse(name, text)?;
+    assert!(is_portable(text), "{name}, {entry}");
+    wgsl.spirv(entry)?;
+    wgsl.msl(entry)?;
+    wgsl.hlsl(entry)?;
     // Subgroup operations are outside GLSL's core; on GL adapters the engine chooses kernels without them.
-    let subgroups = module
-        .functions
-        .iter()
-        .any(|(_, f)| f.body.iter().any(|s| matches!(s, naga::Statement::SubgroupGather { .. })));
-    if subgroups {
-        return Ok(());
-    }
-    for version in [glsl::Version::Desktop(430), glsl::Version::Embedded { version: 310, is_webgl: false }] {
-        let options = glsl::Options { version, ..Default::default() };
-        let pipeline = glsl::PipelineOptions { shader_stage: stage, entry_point: entry.into(), multiview: None };
-        let mut text = String::new();
-        let policies = naga::proc::BoundsCheckPolicies::default();
-        let result = glsl::Writer::new(&mut text, module, info, &options, &pipeline, policies).map(|mut w| w.write());
-        match result {
-            Ok(Ok(_)) => {}
-            Ok(Err(e)) | Err(e) => return Err(format!("GLSL {version:?}: {e}")),
-        }
+    if !wgsl.shuffles() {
+        wgsl.glsl(entry, false)?;
+        wgsl.glsl(entry, true)?;
     }
     Ok(())
 }
@@ -316,9 +288,8 @@ fn every_variant_translates_to_every_language() {
     let shaders = shaders();
     let mut failures = Vec::new();
     for (text, (name, entry)) in &shaders {
-        let result = parse(text).and_then(|(module, info)| translate(&module, &info, entry));
-        if let Err(message) = result {
-            failures.push(format!("{name}, {entry}: {message}"));
+        if let Err(error) = translate(name, text, entry) {
+            failures.push(format!("{entry}: {error}"));
         }
     }
     println!("{} shader variants", shaders.len());

@@ -2,6 +2,7 @@
 
 use super::{Gpu, lock, sanitize};
 use crate::graph::Caps;
+use crate::graph::choose::Choices;
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +24,12 @@ pub struct Options {
     /// Whether kernels read their operands through textures (see [`crate::graph::mirror`]), all or none of them; by
     /// default those do that are worth it, on CPU adapters (for tests and benchmarks).
     pub mirrors: Option<bool>,
+    /// Measure the candidate kernels of work that is new to this device when it is first compiled, and keep what was
+    /// chosen in a file for this adapter and driver (see [`crate::tune`]). Also set by the environment variable
+    /// `SHADEGRAD_TUNE=1`. Without it the shipped defaults of this class of devices serve.
+    pub tune: bool,
+    /// Kernels chosen before ([`Gpu::choices`]), in the place of those in that file.
+    pub choices: Option<Choices>,
     /// Take the n-th candidate kernel of each op instead of the preferred one (for tests and benchmarks).
     pub candidate: Option<usize>,
 }
@@ -90,6 +97,7 @@ impl Gpu {
         let options = Options {
             checked: options.checked || on("SHADEGRAD_CHECKED"),
             sanitize: options.sanitize || on("SHADEGRAD_SANITIZE"),
+            tune: options.tune || on("SHADEGRAD_TUNE"),
             ..options.clone()
         };
         let (limits, features) = if options.webgpu_limits {
@@ -144,7 +152,7 @@ pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Op
         turns: if info.name.contains("llvmpipe") { LLVMPIPE_TURNS } else { usize::MAX },
         mirrors: mirrors as usize,
         mirrors_from: if options.mirrors.is_some() { 0 } else { MIRRORS_FROM },
-        candidate: options.candidate.unwrap_or(0),
+        candidate: options.candidate,
         guard: if options.sanitize { sanitize::GUARD_BYTES } else { 0 },
     }
 }

@@ -1,21 +1,30 @@
 //! The only place that holds `wgpu` objects: adapters, memory, pipelines, and the programs that play plans.
 
 mod adapter;
+mod clock;
 mod memory;
 mod mirror;
 mod pipeline;
 mod pool;
 mod profile;
 mod program;
+mod raw;
 mod readback;
 mod sanitize;
+mod trial;
 
 pub use adapter::{Options, adapters};
-pub use profile::{Clock, Profile, Timing};
+pub use clock::Clock;
+pub use profile::{Profile, Timing};
 pub use program::Program;
+pub(crate) use raw::Trust;
+pub use raw::{RawBuffer, RawKernel};
 pub use readback::Readback;
+pub use trial::Tuned;
 
+use crate::graph::choose::Choices;
 use crate::graph::{Caps, Function};
+use crate::tune::ChoiceFile;
 use crate::{Error, Result};
 use pipeline::Pipelines;
 use pool::Pool;
@@ -39,6 +48,10 @@ struct Shared {
     pool: Pool,
     /// Buffers that read-backs go through, waiting for the next one.
     staging: Mutex<Vec<wgpu::Buffer>>,
+    /// Which kernels were chosen for which work.
+    choices: Mutex<Choices>,
+    /// The file that they are kept in, if compiling also tunes.
+    tuning: Option<ChoiceFile>,
     /// The driver's words, once it has reported the device lost.
     lost: Arc<Mutex<Option<String>>>,
 }
@@ -80,12 +93,17 @@ impl Gpu {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let caps = adapter::caps(&device, &info, options);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let tuning = options.tune.then(|| ChoiceFile::of(&info));
+        let stored = || tuning.as_ref().map(ChoiceFile::load).unwrap_or_default();
+        let choices = Mutex::new(options.choices.clone().unwrap_or_else(stored));
         Gpu(Arc::new(Shared {
             id,
             device,
             queue,
             info,
             caps,
+            choices,
+            tuning,
             checked: options.checked,
             pipelines: Pipelines::default(),
             pool: Pool::default(),
@@ -114,11 +132,21 @@ impl Gpu {
         &self.0.caps
     }
 
+    /// The kernels chosen for this device so far: to be kept, and given to [`Options::choices`] another time.
+    pub fn choices(&self) -> Choices {
+        lock(&self.0.choices).clone()
+    }
+
     /// Compiles what `function` computes: fuses, plans, chooses kernels, creates pipelines (in parallel) and memory.
+    ///
+    /// Where [`Options::tune`] is on, work that is new to this device is measured first ([`Gpu::tune`]).
     ///
     /// # Errors
     /// The first mistake made while the graph was built; a tensor beyond the device's limits; what the device refuses.
     pub fn compile(&self, function: &Function) -> Result<Program> {
+        if self.0.tuning.is_some() {
+            self.tune(function)?;
+        }
         Program::new(self, function)
     }
 

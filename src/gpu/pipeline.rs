@@ -1,5 +1,6 @@
 //! Shader modules and pipelines, compiled in parallel and kept.
 
+use super::raw::Trust;
 use super::{Gpu, lock, mirror};
 use crate::graph::mirror::Texel;
 use crate::graph::plan::{Plan, Step};
@@ -106,7 +107,7 @@ impl Gpu {
     fn pipeline(&self, key: &Key, name: &str) -> Result<Pipeline> {
         let device = self.device();
         let made = self.guarded(name, || {
-            let module = self.module(name, &key.text);
+            let module = self.module(name, &key.text, Trust::Own);
             let entries: Vec<_> = key
                 .bindings
                 .iter()
@@ -147,13 +148,13 @@ impl Gpu {
     /// The shader module. Our own kernels are tested under the sanitizer and with all checks on, so by default they
     /// run without bounds checks, loop bounding and division checks, which cost up to 40 % and now and then far more.
     #[allow(unsafe_code)]
-    fn module(&self, name: &str, text: &str) -> wgpu::ShaderModule {
+    pub(super) fn module(&self, name: &str, text: &str, trust: Trust) -> wgpu::ShaderModule {
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(text.into()) };
-        if self.0.checked {
+        if self.0.checked || trust == Trust::Checked {
             return self.device().create_shader_module(descriptor);
         }
-        // SAFETY: only the crate's own shaders come here; they index within the sizes they are specialised for and
+        // SAFETY: only the crate's own shaders come this far; they index within the sizes they are specialised for and
         // their loops end.
         unsafe { self.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }

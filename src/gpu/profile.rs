@@ -1,7 +1,7 @@
 //! Where a program's time goes: the time of each of its dispatches.
 
-use super::Program;
 use super::program::{Dispatch, record};
+use super::{Clock, Program};
 use crate::{Error, Result};
 use std::fmt;
 use std::time::Instant;
@@ -10,15 +10,6 @@ use std::time::Instant;
 const REPEATS: usize = 7;
 /// Queries that every device can hold in one set.
 const QUERIES: usize = 4096;
-
-/// What measured a [`Profile`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
-    /// Timestamps that the device wrote before and after each dispatch.
-    Device,
-    /// The host's clock round one submit per dispatch, less the time of an empty one.
-    Host,
-}
 
 /// One dispatch and its time.
 #[derive(Clone, Debug)]
@@ -57,9 +48,6 @@ impl Program {
     /// Runs the program several times and measures each dispatch: by the device's timestamps where it has them and
     /// they fit into the time that passed, else by the host's clock. Updates of parameters take place in every run.
     ///
-    /// A CPU adapter is timed by the host's clock: its timestamps agree for long dispatches, but add tens of
-    /// microseconds to each short one.
-    ///
     /// ```no_run
     /// # fn example(program: &shadegrad::Program) -> shadegrad::Result<()> {
     /// println!("{}", program.profile()?);
@@ -67,7 +55,7 @@ impl Program {
     /// # }
     /// ```
     pub fn profile(&self) -> Result<Profile> {
-        if self.stamps() && !self.gpu().caps().cpu {
+        if self.gpu().clock() == Clock::Device {
             let start = Instant::now();
             let profile = self.profile_by(Clock::Device)?;
             let (sum, passed) = (profile.total() * REPEATS as f64, start.elapsed().as_secs_f64() * 1e6);
@@ -84,7 +72,7 @@ impl Program {
     /// # Errors
     /// The device's timestamps were asked for, and it has none.
     pub fn profile_by(&self, clock: Clock) -> Result<Profile> {
-        if clock == Clock::Device && !self.stamps() {
+        if clock == Clock::Device && !self.gpu().stamps() {
             return Err(Error::argument("profile", "this device was opened without timestamp queries"));
         }
         self.submit()?;
@@ -109,10 +97,6 @@ impl Program {
             }
         });
         Ok(Profile { clock, timings: timings.collect() })
-    }
-
-    fn stamps(&self) -> bool {
-        self.gpu().device().features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// One run with a pass per dispatch and a timestamp at each end of it.
@@ -162,21 +146,8 @@ impl Program {
 
     /// One run with a submit and a wait per dispatch.
     fn by_host(&self) -> Result<Vec<f64>> {
-        let gpu = self.gpu();
-        let timed = |dispatches: &[Dispatch]| {
-            let start = Instant::now();
-            gpu.guarded("timing a dispatch", || {
-                let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                record(dispatches, &mut encoder);
-                gpu.queue().submit([encoder.finish()]);
-            })?;
-            gpu.wait()?;
-            Ok(start.elapsed().as_secs_f64() * 1e6)
-        };
-        let mut empty = (0..REPEATS).map(|_| timed(&[])).collect::<Result<Vec<f64>>>()?;
-        empty.sort_by(f64::total_cmp);
-        let empty = empty[REPEATS / 2];
-        self.dispatches.chunks(1).map(|dispatch| Ok((timed(dispatch)? - empty).max(0.0))).collect()
+        let timed = |dispatch: &[Dispatch]| self.gpu().time(Clock::Host, |encoder| record(dispatch, encoder));
+        self.dispatches.chunks(1).map(|dispatch| Ok(timed(dispatch)? * 1e6)).collect()
     }
 }
 
@@ -206,10 +177,7 @@ impl fmt::Display for Profile {
             )?;
         }
         let flops: u64 = self.timings.iter().map(|timing| timing.flops).sum();
-        let clock = match self.clock {
-            Clock::Device => "the device's timestamps",
-            Clock::Host => "the host's clock, one submit per dispatch",
-        };
+        let clock = self.clock.describe();
         write!(f, "{total:.1} us, {} GFLOP/s, by {clock}", per(flops as f64, total))
     }
 }
@@ -226,7 +194,7 @@ mod tests {
         let (small, large) = (graph.input([8, 8]), graph.input([256, 256]));
         let outputs = [small.softmax(1), large.matmul(&large)];
         let program = gpu.compile(&graph.function(&outputs)).unwrap();
-        let clocks = if program.stamps() { vec![Clock::Host, Clock::Device] } else { vec![Clock::Host] };
+        let clocks = if gpu.stamps() { vec![Clock::Host, Clock::Device] } else { vec![Clock::Host] };
         for clock in clocks {
             let profile = program.profile_by(clock).unwrap();
             let [small, large] = &profile.timings[..] else { panic!("{profile}") };

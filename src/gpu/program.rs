@@ -41,6 +41,29 @@ pub(super) struct Dispatch {
     mirrors: Vec<Mirror>,
 }
 
+/// Where a function's parameters are on a device.
+#[derive(Clone)]
+pub(super) struct Home {
+    params: Vec<Param>,
+    pub(super) places: HashMap<u64, Place>,
+    slabs: HashMap<u64, Arc<Slab>>,
+}
+
+impl Home {
+    /// Brings the parameters there that are still on the host.
+    pub(super) fn of(gpu: &Gpu, function: &Function) -> Result<Home> {
+        let params = params(function);
+        gpu.place(&params)?;
+        let (mut slabs, mut places) = (HashMap::new(), HashMap::new());
+        for param in &params {
+            let stored = gpu.stored(param)?;
+            places.insert(param.id(), stored.place());
+            slabs.insert(stored.slab.id, stored.slab.clone());
+        }
+        Ok(Home { params, places, slabs })
+    }
+}
+
 /// Records dispatches: one pass, interrupted where operands must be copied into textures.
 pub(super) fn record(dispatches: &[Dispatch], encoder: &mut wgpu::CommandEncoder) {
     for run in dispatches.chunk_by(|_, next| next.mirrors.is_empty()) {
@@ -57,9 +80,12 @@ impl Dispatch {
     }
 
     pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.record_grid(pass, self.grid);
+    }
+
+    fn record_grid(&self, pass: &mut wgpu::ComputePass<'_>, [x, y, z]: [u32; 3]) {
         pass.set_pipeline(&self.pipeline.pipeline);
         pass.set_bind_group(0, &self.bindings, &[]);
-        let [x, y, z] = self.grid;
         pass.dispatch_workgroups(x, y, z);
     }
 }
@@ -68,17 +94,14 @@ impl Program {
     pub(super) fn new(gpu: &Gpu, function: &Function) -> Result<Program> {
         function.graph.error()?;
         let function = &ticking(function);
-        let params = params(function);
-        gpu.place(&params)?;
-        let mut slabs = HashMap::new();
-        let mut places: HashMap<u64, Place> = HashMap::new();
-        for param in &params {
-            let stored = gpu.stored(param)?;
-            places.insert(param.id(), stored.place());
-            slabs.insert(stored.slab.id, stored.slab.clone());
-        }
-        let place = |param: &Param| places[&param.id()];
-        let plan = Plan::new(function, gpu.caps(), &place)?;
+        let home = Home::of(gpu, function)?;
+        let plan = Plan::new(function, gpu.caps(), &|param| home.places[&param.id()], &gpu.choices())?;
+        Program::play(gpu, plan, function, home)
+    }
+
+    /// The program that plays `plan`, a plan of `function`.
+    pub(super) fn play(gpu: &Gpu, plan: Plan, function: &Function, home: Home) -> Result<Program> {
+        let Home { params, slabs, .. } = home;
         let pipelines = gpu.pipelines(&plan)?;
         let sanitizer = if gpu.caps().guard > 0 { Some(Sanitizer::new(&plan.steps)?) } else { None };
         let mut buffers = Vec::new();
@@ -217,6 +240,34 @@ impl Program {
     /// it is dropped, so it has to live until the encoder is submitted.
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
         record(&self.dispatches, encoder);
+    }
+
+    /// Has the driver compile the program's kernels now, by dispatching each over no workgroups: nothing is computed and
+    /// nothing needs to be written yet. Some drivers (lavapipe, many GL drivers) compile a kernel only at its first
+    /// dispatch; this returns at once, and the caller can load its data meanwhile.
+    ///
+    /// ```no_run
+    /// # fn load() -> Vec<f32> { vec![0.0; 1024] }
+    /// let gpu = shadegrad::Gpu::new()?;
+    /// let g = shadegrad::Graph::inference();
+    /// let x = g.input([1024]);
+    /// let y = x.softmax(0);
+    /// let program = gpu.compile(&g.function([&y]))?;
+    /// program.warm_up()?;
+    /// program.write(&x, &load())?.run()?;
+    /// # Ok::<(), shadegrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn warm_up(&self) -> Result<()> {
+        self.gpu.guarded("warming up", || {
+            let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            self.dispatches.iter().for_each(|dispatch| dispatch.record_grid(&mut pass, [0; 3]));
+            drop(pass);
+            self.gpu.queue().submit([encoder.finish()]);
+        })
     }
 
     /// Runs once: records and submits. Returns as soon as the work is queued, or when an earlier run is done if

@@ -30,8 +30,8 @@ pub struct Caps {
     pub mirrors: usize,
     /// Operations or elements that a dispatch must be worth to have its operands copied into textures.
     pub mirrors_from: u64,
-    /// Which candidate to take where an op offers several: the first by default, `n` the n-th (modulo their number).
-    pub candidate: usize,
+    /// Take the n-th candidate (modulo their number) of every op, whatever was chosen.
+    pub candidate: Option<usize>,
     /// Bytes left unused after every region of memory, so that writes past its end can be seen there; 0 but under the
     /// sanitizer.
     pub guard: usize,
@@ -54,7 +54,7 @@ impl Caps {
             turns: usize::MAX,
             mirrors: 0,
             mirrors_from: 0,
-            candidate: 0,
+            candidate: None,
             guard: 0,
         }
     }

@@ -1,5 +1,6 @@
 //! The planning pass: from fused units to dispatches over recycled buffers.
 
+use super::choose::{self, Choices, Work};
 use super::fuse::{Fused, Unit, fuse};
 use super::mirror::{self, Texel, Texture};
 use super::{
@@ -104,6 +105,8 @@ pub struct Plan {
     pub inputs: Vec<Port>,
     /// Tensors to read.
     pub outputs: Vec<Port>,
+    /// What several kernels could have done.
+    pub works: Vec<Work>,
 }
 
 /// Every parameter that `function` reads or changes.
@@ -132,29 +135,33 @@ pub fn params(function: &Function) -> Vec<Param> {
 }
 
 impl Plan {
-    /// Plans `function` for a device with `caps`, its parameters lying where `place` says.
-    pub fn new(function: &Function, caps: &Caps, place: &dyn Fn(&Param) -> Place) -> Result<Plan> {
+    /// Plans `function` for a device with `caps`, its parameters lying where `place` says, with these choices of
+    /// kernels.
+    pub fn new(function: &Function, caps: &Caps, place: &dyn Fn(&Param) -> Place, choices: &Choices) -> Result<Plan> {
         let fused = fuse(function, caps.storage_buffers);
         let inner = function.graph.inner();
-        let mut planner = Planner::new(&inner, caps, place, &fused);
+        let mut planner = Planner::new(&inner, caps, place, choices, &fused);
         for (at, unit) in fused.units.iter().enumerate() {
             planner.unit(at, unit)?;
         }
-        let mut outputs = Vec::new();
-        for (tensor, value) in function.outputs.iter().zip(&fused.outputs) {
-            let region = planner.region(*value)?;
-            outputs.push(Port {
-                value: tensor.value(),
-                name: inner.nodes[value.node].name(),
-                desc: tensor.desc().clone(),
-                region,
-                allowed: None,
-            });
-        }
-        let Planner { buffers, textures, steps, inputs, .. } = planner;
-        let mut plan = Plan { buffers, textures, steps, inputs, outputs };
-        mirror::mirror(&mut plan, caps);
-        Ok(plan)
+        let asked = function.outputs.iter().map(|tensor| (tensor.value(), tensor.desc().clone()));
+        planner.finish(asked.zip(fused.outputs.iter().copied()))
+    }
+
+    /// Plans one unit of [`Plan::works`] alone: what it reads is written from outside.
+    pub fn isolated(function: &Function, caps: &Caps, place: &dyn Fn(&Param) -> Place, unit: usize) -> Result<Plan> {
+        let whole = fuse(function, caps.storage_buffers);
+        let inner = function.graph.inner();
+        let choices = Choices::default();
+        let outputs = Planner::new(&inner, caps, place, &choices, &whole);
+        let unit = whole.units[unit].clone();
+        let outputs = unit.outputs.iter().copied().filter(|value| outputs.last.contains_key(value)).collect();
+        let fused = Fused { units: vec![unit], outputs };
+        let mut planner = Planner { isolated: true, ..Planner::new(&inner, caps, place, &choices, &fused) };
+        planner.unit(0, &fused.units[0])?;
+        let outputs: Vec<_> =
+            fused.outputs.iter().map(|&value| ((value, planner.desc(value).clone()), value)).collect();
+        planner.finish(outputs.into_iter())
     }
 
     /// Bytes of all the program's own buffers and textures.
@@ -181,10 +188,20 @@ struct Planner<'a> {
     steps: Vec<Step>,
     emitted: usize,
     inputs: Vec<Port>,
+    choices: &'a Choices,
+    works: Vec<Work>,
+    /// What was not computed is an input.
+    isolated: bool,
 }
 
 impl<'a> Planner<'a> {
-    fn new(inner: &'a Inner, caps: &'a Caps, place: &'a dyn Fn(&Param) -> Place, fused: &Fused) -> Self {
+    fn new(
+        inner: &'a Inner,
+        caps: &'a Caps,
+        place: &'a dyn Fn(&Param) -> Place,
+        choices: &'a Choices,
+        fused: &Fused,
+    ) -> Self {
         let mut planner = Planner {
             inner,
             caps,
@@ -200,6 +217,9 @@ impl<'a> Planner<'a> {
             steps: Vec::new(),
             emitted: 0,
             inputs: Vec::new(),
+            choices,
+            works: Vec::new(),
+            isolated: false,
         };
         for (at, unit) in fused.units.iter().enumerate() {
             let operands = unit.expr.iter().flat_map(|e| &e.operands).map(|o| o.value);
@@ -329,26 +349,29 @@ impl<'a> Planner<'a> {
             return Ok(*region);
         }
         let node = &self.inner.nodes[value.node];
-        let desc = self.desc(value);
         let region = match &node.source {
             Source::Param(param) => self.param(param),
             Source::Constant(words) => self.constant(words),
-            Source::Input(name) => {
-                let bytes = desc.bytes();
-                let padded = self.padded(bytes);
-                self.limit(format!("the input {desc}"), padded)?;
-                self.buffers.push(Buffer { bytes: padded, constant: None });
-                let region = Region { memory: Memory::Own(self.buffers.len() - 1), offset: 0, bytes };
-                let allowed = self.inner.bounds.get(&value.node).cloned();
-                self.inputs.push(Port { value, name: name.clone(), desc: desc.clone(), region, allowed });
-                region
-            }
+            Source::Input(name) => self.input(value, name.clone())?,
+            Source::Op(op) if self.isolated => self.input(value, op.name().into())?,
             Source::Op(op) => {
                 let message = format!("the node {} was read before it was computed", op.name());
                 return Err(Error::argument("plan", message));
             }
         };
         self.regions.insert(value, region);
+        Ok(region)
+    }
+
+    fn input(&mut self, value: Value, name: String) -> Result<Region> {
+        let desc = self.desc(value);
+        let bytes = desc.bytes();
+        let padded = self.padded(bytes);
+        self.limit(format!("the input {desc}"), padded)?;
+        self.buffers.push(Buffer { bytes: padded, constant: None });
+        let region = Region { memory: Memory::Own(self.buffers.len() - 1), offset: 0, bytes };
+        let allowed = self.inner.bounds.get(&value.node).cloned();
+        self.inputs.push(Port { value, name, desc: desc.clone(), region, allowed });
         Ok(region)
     }
 
@@ -394,13 +417,12 @@ impl<'a> Planner<'a> {
             let (inputs, outputs) = (&in_descs, &node.outputs);
             let (views, pack) = (&unit.views, &element_offsets);
             let io = Io { inputs, views, outputs, used: &used, state: &places, pack };
-            let mut all = op.candidates(&io, self.caps);
-            all.retain(|candidate| candidate.turns <= self.caps.turns);
-            self.keep_what_binds_few(&mut all);
-            if all.is_empty() {
-                return Err(Error::argument(op.name(), self.no_kernel()));
-            }
-            let mut chosen = all.swap_remove(self.caps.candidate % all.len());
+            let all = choose::permitted(&*op, &io, self.caps);
+            let work = choose::work(at, &*op, &io, &all);
+            let Some(mut chosen) = choose::pick(all, self.caps, work.as_ref(), self.choices) else {
+                return Err(Error::argument(op.name(), choose::none_left(self.caps)));
+            };
+            self.works.extend(work);
             if let (Some(expr), Some(kernel)) = (&unit.expr, chosen.kernels.last_mut()) {
                 pointwise::attach(expr, unit.inputs.len(), kernel);
             }
@@ -433,29 +455,6 @@ impl<'a> Planner<'a> {
             outputs.push(region);
         }
         Ok(outputs)
-    }
-
-    /// Drops candidates that bind more buffers than allowed; if that is all of them, those stay whose operands may still
-    /// become textures.
-    fn keep_what_binds_few(&self, candidates: &mut Vec<Candidate>) {
-        let buffers = |kernel: &Kernel| kernel.args.iter().filter(|arg| !matches!(arg, Arg::Texels(_))).count();
-        let binds = |candidate: &Candidate| candidate.kernels.iter().map(buffers).max().unwrap_or(0);
-        let allowed = self.caps.storage_buffers;
-        let some_fit = candidates.iter().any(|candidate| binds(candidate) <= allowed);
-        let most = if some_fit { allowed } else { allowed + self.caps.mirrors };
-        candidates.retain(|candidate| binds(candidate) <= most);
-    }
-
-    /// Why no candidate is left.
-    fn no_kernel(&self) -> String {
-        let message = "no kernel fits this device's limits for these shapes";
-        match self.caps.turns {
-            usize::MAX => message.into(),
-            turns => format!(
-                "{message}: its driver stops an invocation's loops after {turns} turns (docs/adapters.md); split the \
-                 longest axis"
-            ),
-        }
     }
 
     /// Copies packed inputs that were not computed in place.
@@ -534,6 +533,19 @@ impl<'a> Planner<'a> {
         if let Memory::Own(id) = region.memory {
             self.free.push(id);
         }
+    }
+
+    /// The plan, with these outputs: what was asked for, and the value that it is.
+    fn finish(mut self, outputs: impl Iterator<Item = ((Value, Desc), Value)>) -> Result<Plan> {
+        let mut ports = Vec::new();
+        for ((value, desc), place) in outputs {
+            let (region, name) = (self.region(place)?, self.inner.nodes[place.node].name());
+            ports.push(Port { value, name, desc, region, allowed: None });
+        }
+        let Planner { caps, buffers, textures, steps, inputs, works, .. } = self;
+        let mut plan = Plan { buffers, textures, steps, inputs, outputs: ports, works };
+        mirror::mirror(&mut plan, caps);
+        Ok(plan)
     }
 
     /// Frees the buffers of values that no later unit reads.

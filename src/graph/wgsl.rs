@@ -9,10 +9,12 @@
 //!   indexed by it can live in registers;
 //! - what the entry point does not reach is left out.
 
+use super::choose::Fnv;
 use super::shake::shake;
 use super::{Kernel, Shader};
 use crate::{Error, Result, shader};
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 /// Helper files that shaders include by name.
 const LIBRARY: [Shader; 10] = [
@@ -27,6 +29,23 @@ const LIBRARY: [Shader; 10] = [
     shader!("recurrent.wgsl"),
     shader!("recurrent_state.wgsl"),
 ];
+
+/// A hash of all helper files.
+pub(super) fn library_fingerprint() -> u64 {
+    static HASH: OnceLock<u64> = OnceLock::new();
+    *HASH.get_or_init(|| {
+        let mut hash = Fnv::default();
+        LIBRARY.iter().for_each(|shader| hash.add(shader.source));
+        hash.0
+    })
+}
+
+/// A hash of a shader and all helper files, in hexadecimal digits.
+pub(crate) fn fingerprint(shader: &Shader) -> String {
+    let mut hash = Fnv::default();
+    hash.add(shader.source);
+    format!("{:016x}", hash.0 ^ library_fingerprint())
+}
 
 /// The WGSL of a kernel.
 pub fn specialise(kernel: &Kernel) -> Result<String> {

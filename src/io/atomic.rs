@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 
 /// A complete new version of a file, on disk beside it, not yet in its place. Dropped uncommitted, it is removed.
-pub(super) struct Staged {
+pub(crate) struct Staged {
     temporary: PathBuf,
     target: PathBuf,
     // Holds the lock that keeps a second saver of the same target out until the rename is done.
@@ -68,7 +68,7 @@ impl Drop for Staged {
 ///
 /// With hard links, `target` is there throughout; on file systems without them it is renamed, and until the next rename
 /// onto `target` only `kept` is there, complete.
-pub(super) fn keep(target: &Path, kept: &Path) -> Result<()> {
+pub(crate) fn keep(target: &Path, kept: &Path) -> Result<()> {
     let link = sibling(kept, ".partial")?;
     remove_if_there(&link).map_err(|e| Error::io(&link, e))?;
     match fs::hard_link(target, &link) {
@@ -84,12 +84,12 @@ pub(super) fn keep(target: &Path, kept: &Path) -> Result<()> {
 }
 
 /// `path`, or the file it points to if it is a symbolic link to one.
-pub(super) fn resolve(path: &Path) -> PathBuf {
+pub(crate) fn resolve(path: &Path) -> PathBuf {
     if path.is_symlink() { fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()) } else { path.to_owned() }
 }
 
 /// `path` with `suffix` added to its file name.
-pub(super) fn sibling(path: &Path, suffix: &str) -> Result<PathBuf> {
+pub(crate) fn sibling(path: &Path, suffix: &str) -> Result<PathBuf> {
     let name = path
         .file_name()
         .ok_or_else(|| Error::argument(path.display().to_string(), "this path names no file; add a file name"))?;

@@ -9,7 +9,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("tensor bytes are little-endian in files and in memory; big-endian hosts are not supported");
 
-mod atomic;
+pub(crate) mod atomic;
 mod checkpoint;
 mod model;
 mod safetensors;

@@ -125,6 +125,15 @@ enum Style {
 }
 
 impl Style {
+    /// The candidate's name.
+    fn name(self) -> &'static str {
+        match self {
+            Style::Texels => "texels",
+            Style::Group => "sequence",
+            Style::Steps => "steps",
+        }
+    }
+
     /// The ways that suit a device, the best one first. With large weights, all of a GPU's cores together read them
     /// faster at each step than a few do for themselves; where that turns is an estimate (`docs/recurrent.md`).
     fn all(e: &Extents, caps: &Caps) -> Vec<Style> {

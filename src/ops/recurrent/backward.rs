@@ -147,13 +147,13 @@ impl LoopGrad {
             let blocks = e.columns().div_ceil(4 * team.group);
             kernels.extend(team.steps(make("begin_states"), &step, count, blocks, caps));
             scratch.insert(0, team.count * planes * team.plane * 4);
-            return Some(Candidate::new("steps", kernels, scratch));
+            return Some(Candidate::new(style.name(), kernels, scratch));
         }
         let products = e.columns().div_ceil(4 * team.group) * (back.max(2) * e.columns() / 4 + team.rows + 3);
         let turns = [(products + 2) * if before { 2 } else { 1 } + 2, team.plane.div_ceil(team.group) * (planes + 2)];
         let kernel = make(if before { "sequence_before" } else { "sequence" });
         kernels.extend(team.segments(kernel, e.steps + 1, turns, caps)?);
-        let mut candidate = Candidate::new("sequence", kernels, scratch);
+        let mut candidate = Candidate::new(style.name(), kernels, scratch);
         if style == Style::Texels {
             candidate.texels.push(team.count * (planes + 2) * team.plane);
         }

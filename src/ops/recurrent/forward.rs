@@ -171,14 +171,14 @@ impl Loop {
             let count = e.steps * if before { 2 } else { 1 };
             let kernels = team.steps(make("begin_states"), &step, count, e.hidden.div_ceil(team.group), caps);
             let kernels = std::iter::once(pack).chain(kernels).collect();
-            return Some(Candidate::new("steps", kernels, vec![team.count * planes * team.plane * 4, bytes]));
+            return Some(Candidate::new(style.name(), kernels, vec![team.count * planes * team.plane * 4, bytes]));
         }
         let products = e.hidden.div_ceil(team.group) * (e.columns() / 4 + team.rows + 3);
         let turns = [(products + 2) * if before { 2 } else { 1 } + 2, team.plane.div_ceil(team.group) * (planes + 2)];
         let kernel = make(if before { "sequence_before" } else { "sequence" });
         let mut kernels = team.segments(kernel, e.steps, turns, caps)?;
         kernels.insert(0, pack);
-        let mut candidate = Candidate::new("sequence", kernels, vec![bytes]);
+        let mut candidate = Candidate::new(style.name(), kernels, vec![bytes]);
         if style == Style::Group {
             return Some(candidate);
         }

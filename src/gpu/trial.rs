@@ -1,0 +1,324 @@
+//! Measuring candidates: each computes the same work on the same numbers, alone; the fastest that is right wins.
+
+use super::program::Home;
+use super::{Gpu, Program, lock};
+use crate::graph::choose::{Choice, Trial, Work};
+use crate::graph::plan::Plan;
+use crate::graph::{Caps, DType, Function};
+use crate::ops::ticking;
+use crate::{Error, Result};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Time for a candidate's runs in one round, its first run aside.
+const BUDGET: Duration = Duration::from_millis(60);
+/// Time that runs submitted together should take at least, so that the clock's steps do not count.
+const BATCH: Duration = Duration::from_millis(2);
+/// Runs submitted together at most.
+const MOST: usize = 100;
+/// A candidate that is slower than the best by this factor is not measured again.
+const HOPELESS: f64 = 1.3;
+/// The shipped default stays unless another is faster by this factor: less is noise.
+const WORTH: f64 = 1.03;
+
+/// What [`Gpu::tune`] did; prints as a table of everything that was tried.
+#[derive(Clone, Debug, Default)]
+pub struct Tuned {
+    /// The choices for all work of the function that leaves one, by that work.
+    pub choices: Vec<(String, Choice)>,
+    /// How many of them are new.
+    pub new: usize,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// A candidate on trial.
+struct Entrant {
+    program: Option<Program>,
+    trial: Trial,
+}
+
+impl Gpu {
+    /// Measures the candidate kernels of all work in `function` that is new to this device, and chooses. Takes some
+    /// tenths of a second for each kind of work, most of it the driver's compiling, and says so in the log.
+    ///
+    /// A candidate's result has to agree with that of the shipped default; one that does not, or that the device refuses,
+    /// is left out, and the reason kept. No state changes: ops that update parameters are not tried.
+    ///
+    /// Where [`Options::tune`](super::Options::tune) is on, what was chosen is kept for later processes.
+    ///
+    /// # Errors
+    /// What [`Gpu::compile`] would report; a lost device. A file that cannot be written is only warned of.
+    pub fn tune(&self, function: &Function) -> Result<Tuned> {
+        function.graph.error()?;
+        let start = Instant::now();
+        let function = &ticking(function);
+        let home = Home::of(self, function)?;
+        let plan = Plan::new(function, self.caps(), &|param| home.places[&param.id()], &self.choices())?;
+        let mut tuned = Tuned::default();
+        let mut seen: Vec<&str> = Vec::new();
+        for work in &plan.works {
+            if seen.contains(&work.key.as_str()) {
+                continue;
+            }
+            seen.push(&work.key);
+            let known = self.choices().of(work).cloned();
+            let choice = match known {
+                Some(choice) => choice,
+                None => {
+                    if tuned.new == 0 {
+                        log::info!("tuning for {self}");
+                    }
+                    tuned.new += 1;
+                    let choice = self.try_all(function, &home, work)?;
+                    lock(&self.0.choices).0.insert(work.key.clone(), choice.clone());
+                    choice
+                }
+            };
+            tuned.choices.push((work.key.clone(), choice));
+        }
+        tuned.time = start.elapsed();
+        if let (Some(file), false) = (&self.0.tuning, tuned.new == 0) {
+            log::info!("chose kernels for {} kinds of work in {:.1} s", tuned.new, tuned.time.as_secs_f64());
+            if let Err(error) = file.save(&self.choices()) {
+                log::warn!("what was tuned is not kept: {error}");
+            }
+        }
+        Ok(tuned)
+    }
+
+    fn try_all(&self, function: &Function, home: &Home, work: &Work) -> Result<Choice> {
+        let mut reference: Option<Vec<Vec<u32>>> = None;
+        let mut entrants = Vec::new();
+        for (n, name) in work.candidates.iter().enumerate() {
+            let caps = Caps { candidate: Some(n), ..self.caps().clone() };
+            let made = Plan::isolated(function, &caps, &|param| home.places[&param.id()], work.unit)
+                .and_then(|plan| Program::play(self, plan, function, home.clone()));
+            let checked = made.and_then(|program| {
+                program.fill()?;
+                program.submit()?;
+                let outputs = program.outputs()?;
+                let verdict = match &reference {
+                    Some(reference) => program.differs(reference, &outputs),
+                    None => {
+                        reference = Some(outputs);
+                        None
+                    }
+                };
+                Ok((program, verdict))
+            });
+            let (program, remark) = match checked {
+                Ok((program, None)) => (Some(program), String::new()),
+                Ok((_, Some(remark))) => (None, remark),
+                Err(error @ Error::DeviceLost(_)) => return Err(error),
+                Err(error) => (None, error.to_string()),
+            };
+            if !remark.is_empty() {
+                log::warn!("{} for {}: {remark}", name, work.key);
+            }
+            entrants
+                .push(Entrant { program, trial: Trial { candidate: name.to_string(), microseconds: None, remark } });
+        }
+        self.race(&mut entrants)?;
+        let trials: Vec<Trial> = entrants.into_iter().map(|entrant| entrant.trial).collect();
+        let time = |trial: &Trial| trial.microseconds.unwrap_or(f64::INFINITY);
+        let fastest = trials.iter().min_by(|a, b| time(a).total_cmp(&time(b)));
+        let first = trials.iter().find(|trial| trial.microseconds.is_some());
+        let winner = match (first, fastest) {
+            (Some(first), Some(fastest)) if time(first) > WORTH * time(fastest) => fastest,
+            (Some(first), _) => first,
+            _ => {
+                return Err(Error::argument(&work.key, "no candidate ran on this device; see the log for the reasons"));
+            }
+        };
+        Ok(Choice { candidate: winner.candidate.clone(), fingerprint: work.fingerprint, trials })
+    }
+
+    /// Two rounds, in turn, so that a slow moment of the machine does not decide; the lesser median counts.
+    fn race(&self, entrants: &mut [Entrant]) -> Result<()> {
+        let mut best = f64::INFINITY;
+        for _ in 0..2 {
+            for Entrant { program, trial } in entrants.iter_mut() {
+                let Some(program) = program else { continue };
+                if trial.microseconds.is_some_and(|time| time > HOPELESS * best) {
+                    continue;
+                }
+                let time = program.microseconds(HOPELESS * best)?;
+                let least = trial.microseconds.map_or(time, |before| before.min(time));
+                trial.microseconds = Some(least);
+                best = best.min(least);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Program {
+    /// Writes numbers into every input: uniform in [-1, 1), or indices that are allowed.
+    fn fill(&self) -> Result<()> {
+        for (n, port) in self.plan.inputs.iter().enumerate() {
+            let number =
+                |i: usize| (crate::rng::mix((n as u64) << 40 | i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+            let index = port.allowed.as_ref().map_or(0, |allowed| allowed.range.end.saturating_sub(1));
+            let words: Vec<u32> = match port.desc.dtype {
+                DType::F32 => (0..port.desc.elements()).map(|i| number(i).to_bits()).collect(),
+                _ => vec![index; port.desc.elements()],
+            };
+            let buffer = self.memory(port.region.memory);
+            self.gpu.guarded("filling inputs", || {
+                self.gpu.queue().write_buffer(buffer, port.region.offset as u64, bytemuck::cast_slice(&words));
+            })?;
+        }
+        Ok(())
+    }
+
+    fn outputs(&self) -> Result<Vec<Vec<u32>>> {
+        let fetch = |port: &crate::graph::plan::Port| {
+            self.gpu.fetch(self.memory(port.region.memory), port.region.offset as u64, port.desc.bytes())?.wait()
+        };
+        self.plan.outputs.iter().map(fetch).collect()
+    }
+
+    /// How these outputs differ from those of the reference by more than rounding, if they do.
+    fn differs(&self, reference: &[Vec<u32>], outputs: &[Vec<u32>]) -> Option<String> {
+        let ports = self.plan.outputs.iter().zip(reference.iter().zip(outputs));
+        ports.into_iter().find_map(|(port, (want, got))| match port.desc.dtype {
+            DType::F32 => floats_differ(bytemuck::cast_slice(want), bytemuck::cast_slice(got)),
+            _ => want.iter().zip(got).position(|(a, b)| a != b).map(|at| unlike(at, want[at], got[at])),
+        })
+    }
+
+    /// Microseconds of one run, the median; of a single one where that is far beyond `limit`.
+    fn microseconds(&self, limit: f64) -> Result<f64> {
+        let clock = self.gpu.clock();
+        let batch = |runs| self.gpu.time(clock, |encoder| (0..runs).for_each(|_| self.record(encoder)));
+        let single = batch(1)?.max(1e-9);
+        if single * 1e6 > 4.0 * limit {
+            return Ok(single * 1e6);
+        }
+        let runs = ((BATCH.as_secs_f64() / single) as usize).clamp(1, MOST);
+        let start = Instant::now();
+        let mut times = Vec::new();
+        while times.len() < 3 || start.elapsed() < BUDGET {
+            let time = batch(runs)? / runs as f64 * 1e6;
+            times.push(time);
+            if start.elapsed() > 4 * BUDGET {
+                break;
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    }
+}
+
+fn unlike(at: usize, want: impl fmt::Display, got: impl fmt::Display) -> String {
+    format!("its element {at} is {got}, where the default's is {want}: wrong on this device")
+}
+
+/// Sums in another order differ by a small part of the terms, which are as large as the results are on average.
+fn floats_differ(want: &[f32], got: &[f32]) -> Option<String> {
+    let square: f64 = want.iter().map(|v| f64::from(*v).powi(2)).filter(|v| v.is_finite()).sum();
+    let scale = (square / want.len().max(1) as f64).sqrt() as f32;
+    let near = |(a, b): (&f32, &f32)| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-3 * (a.abs() + scale);
+    want.iter().zip(got).position(|pair| !near(pair)).map(|at| unlike(at, want[at], got[at]))
+}
+
+impl fmt::Display for Tuned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (work, choice) in &self.choices {
+            writeln!(f, "{work}")?;
+            for trial in &choice.trials {
+                let mark = if trial.candidate == choice.candidate { "*" } else { " " };
+                let time = trial.microseconds.map_or_else(|| "-".into(), |time| format!("{time:.1}"));
+                writeln!(f, "  {mark} {:<12} {time:>12} us  {}", trial.candidate, trial.remark)?;
+            }
+        }
+        let known = self.choices.len() - self.new;
+        write!(f, "{} kinds of work tuned in {:.1} s, {known} known before", self.new, self.time.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Graph;
+    use crate::gpu::Options;
+    use crate::graph::{Arg, Candidate, Desc, Io, Kernel, Op, Shader};
+
+    #[test]
+    fn rounding_is_no_difference_and_a_wrong_sum_is() {
+        let right: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
+        let rounded: Vec<f32> = right.iter().map(|v| v * (1.0 + 3e-6) + 1e-5).collect();
+        assert_eq!(floats_differ(&right, &rounded), None);
+        assert!(floats_differ(&[27.1], &[591.0]).unwrap().contains("is 591, where the default's is 27.1"));
+        let mut one_wrong = right.clone();
+        one_wrong[77] = f32::NAN;
+        assert!(floats_differ(&right, &one_wrong).unwrap().starts_with("its element 77 is NaN"));
+        assert_eq!(floats_differ(&one_wrong, &one_wrong), None);
+    }
+
+    /// Doubles; the candidates are slow and right, fast and wrong, none that a device takes, and fast and right.
+    #[derive(Debug)]
+    struct Double;
+
+    impl Op for Double {
+        fn name(&self) -> &'static str {
+            "double"
+        }
+
+        fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+            Ok(vec![inputs[0].clone()])
+        }
+
+        fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+            let source = "const N = 1u;\nconst TURNS = 1u;\nconst FACTOR = 2.0;\n\
+                @group(0) @binding(0) var<storage, read> x: array<f32>; // [N]\n\
+                @group(0) @binding(1) var<storage, read_write> y: array<f32>; // [N]\n\
+                @compute @workgroup_size(64)\n\
+                fn double(@builtin(global_invocation_id) id: vec3<u32>) {\n\
+                if (id.x < N) {\nvar sum = 0.0;\n\
+                for (var i = 0u; i < TURNS; i++) {\nsum += FACTOR * x[(id.x + i * 64u) % N] / f32(TURNS);\n}\n\
+                y[id.x] = FACTOR * x[id.x] + 1e-20 * sum;\n}\n}\n\
+                fn broken() {\nno such thing\n}\n";
+            let kernel = |entry, turns: usize, factor: f32| {
+                Kernel::new(Shader { name: "double.wgsl", source }, entry)
+                    .set("N", io.elements())
+                    .set("TURNS", turns)
+                    .set("FACTOR", factor)
+                    .bind([Arg::In(0), Arg::Out(0)])
+                    .grid(caps.fold(io.elements().div_ceil(64)))
+            };
+            vec![
+                Candidate::single("slow", kernel("double", 500, 2.0)),
+                Candidate::single("wrong", kernel("double", 1, 2.1)),
+                Candidate::single("broken", kernel("broken", 1, 2.0)),
+                Candidate::single("fast", kernel("double", 1, 2.0)),
+            ]
+        }
+    }
+
+    fn doubled() -> Function {
+        let g = Graph::inference();
+        g.function([&g.push1(Double, &[&g.input([1 << 16])]).relu()])
+    }
+
+    #[test]
+    fn the_fastest_that_is_right_wins_and_stays_chosen() {
+        let gpu = Gpu::new().unwrap();
+        let tuned = gpu.tune(&doubled()).unwrap();
+        let [(work, choice)] = &tuned.choices[..] else { panic!("{tuned}") };
+        assert!(work.starts_with("Double f32[65536] -> f32[65536]") && tuned.new == 1, "{tuned}");
+        assert_eq!(choice.candidate, "fast", "{tuned}");
+        let [slow, wrong, broken, fast] = &choice.trials[..] else { panic!("{tuned}") };
+        assert!(slow.microseconds > fast.microseconds && fast.remark.is_empty(), "{tuned}");
+        assert!(wrong.remark.contains("wrong on this device") && wrong.microseconds.is_none(), "{tuned}");
+        assert!(broken.remark.contains("double.wgsl") && broken.microseconds.is_none(), "{tuned}");
+        assert!(tuned.to_string().contains("  * fast "), "{tuned}");
+
+        // Known now, also to another process; and without choices the default is taken.
+        assert_eq!(gpu.tune(&doubled()).unwrap().new, 0);
+        let other = Gpu::open(&Options { choices: Some(gpu.choices()), ..Options::default() }).unwrap();
+        let taken = |gpu: &Gpu| gpu.compile(&doubled()).unwrap().plan().steps[0].candidate;
+        assert_eq!((taken(&gpu), taken(&other), taken(&Gpu::new().unwrap())), ("fast", "fast", "slow"));
+    }
+}

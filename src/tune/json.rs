@@ -1,0 +1,92 @@
+//! Choices as text.
+
+use crate::graph::choose::{Choice, Choices, Trial};
+use crate::{Error, Result};
+use serde_json::{Map, Value, json};
+
+impl Choices {
+    /// As JSON: work to winner, fingerprint and trials.
+    pub fn to_json(&self) -> String {
+        format!("{:#}", self.to_value())
+    }
+
+    /// From [`Choices::to_json`]'s text.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for text that is something else; it says what.
+    pub fn from_json(text: &str) -> Result<Choices> {
+        let wrong = |message: String| Error::argument("choices", message);
+        let value = serde_json::from_str(text).map_err(|e| wrong(format!("this is no JSON: {e}")))?;
+        Choices::from_value(&value).map_err(wrong)
+    }
+
+    pub(super) fn to_value(&self) -> Value {
+        let choice = |choice: &Choice| {
+            let trials: Vec<Value> = choice.trials.iter().map(trial).collect();
+            // Beyond 2^53 not every reader of JSON keeps a number.
+            let fingerprint = format!("{:016x}", choice.fingerprint);
+            json!({ "candidate": choice.candidate, "fingerprint": fingerprint, "trials": trials })
+        };
+        Value::Object(self.0.iter().map(|(work, chosen)| (work.clone(), choice(chosen))).collect::<Map<_, _>>())
+    }
+
+    pub(super) fn from_value(value: &Value) -> Result<Choices, String> {
+        let works = value.as_object().ok_or("an object of choices is missing")?;
+        let read = |(work, value): (&String, &Value)| {
+            let choice = choice(value).ok_or_else(|| format!("the choice for {work:?} is incomplete"))?;
+            Ok((work.clone(), choice))
+        };
+        works.iter().map(read).collect::<Result<_, String>>().map(Choices)
+    }
+}
+
+fn trial(trial: &Trial) -> Value {
+    json!({ "candidate": trial.candidate, "us": trial.microseconds, "remark": trial.remark })
+}
+
+fn choice(value: &Value) -> Option<Choice> {
+    let text = |value: &Value, key: &str| Some(value.get(key)?.as_str()?.to_owned());
+    let trial = |value: &Value| {
+        let microseconds = value.get("us")?;
+        let microseconds = if microseconds.is_null() { None } else { Some(microseconds.as_f64()?) };
+        Some(Trial { candidate: text(value, "candidate")?, microseconds, remark: text(value, "remark")? })
+    };
+    Some(Choice {
+        candidate: text(value, "candidate")?,
+        fingerprint: u64::from_str_radix(&text(value, "fingerprint")?, 16).ok()?,
+        trials: value.get("trials")?.as_array()?.iter().map(trial).collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn example() -> Choices {
+        let trial = |candidate: &str, microseconds, remark: &str| Trial {
+            candidate: candidate.into(),
+            microseconds,
+            remark: remark.into(),
+        };
+        let choice = Choice {
+            candidate: "tile".into(),
+            fingerprint: u64::MAX - 1,
+            trials: vec![trial("block", None, "its element 7 is \"1\""), trial("tile", Some(12.25), "")],
+        };
+        Choices([("matmul f32[2, 3]".to_string(), choice)].into())
+    }
+
+    #[test]
+    fn text_and_choices_are_the_same() {
+        assert_eq!(Choices::from_json(&example().to_json()).unwrap(), example());
+        assert_eq!(Choices::from_json(&Choices::default().to_json()).unwrap(), Choices::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let message = |text: &str| Choices::from_json(text).unwrap_err().to_string();
+        assert!(message("{").contains("no JSON"));
+        assert!(message("[]").contains("an object of choices is missing"));
+        assert!(message(r#"{"matmul": {"candidate": "a"}}"#).contains(r#"the choice for "matmul" is incomplete"#));
+    }
+}

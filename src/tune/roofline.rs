@@ -1,0 +1,199 @@
+//! What a device can do at the most, measured: the roofs of the roofline model (Williams, Waterman and Patterson,
+//! "Roofline", CACM 52(4), 2009).
+
+use super::file::CacheFile;
+use crate::gpu::{RawBuffer, Trust};
+use crate::graph::{Kernel, wgsl};
+use crate::{Gpu, Result, shader};
+use serde_json::{Value, json};
+use std::fmt;
+
+/// A device's measured limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Roofline {
+    /// f32 multiply-adds from registers, in GFLOP/s.
+    pub arithmetic: f64,
+    /// Reading storage buffers, in GB/s.
+    pub read: f64,
+    /// Copying from one to another, read and written, in GB/s.
+    pub copy: f64,
+    /// y = x + 3 z, in GB/s.
+    pub triad: f64,
+    /// Reading workgroup memory, in GB/s.
+    pub workgroup: f64,
+}
+
+/// Which roof is the lower one for some work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roof {
+    /// Arithmetic.
+    Compute,
+    /// Memory.
+    Memory,
+}
+
+impl fmt::Display for Roof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Roof::Compute { "compute" } else { "memory" })
+    }
+}
+
+/// Bytes of each buffer: beyond the caches of most devices.
+const BYTES: usize = 64 << 20;
+/// Invocations of the arithmetic.
+const INVOCATIONS: usize = 1 << 16;
+/// Each measurement counts with the best of so many, as others can only take away from it.
+const REPEATS: usize = 7;
+
+impl Roofline {
+    /// The device's memory bandwidth, by the kernel that reaches most, in GB/s.
+    pub fn memory(&self) -> f64 {
+        self.read.max(self.copy).max(self.triad)
+    }
+
+    /// The least time for this many operations and bytes in microseconds, and the roof that sets it.
+    pub fn bound(&self, flops: f64, bytes: f64) -> (f64, Roof) {
+        let (compute, memory) = (flops / self.arithmetic / 1e3, bytes / self.memory() / 1e3);
+        if compute >= memory { (compute, Roof::Compute) } else { (memory, Roof::Memory) }
+    }
+
+    /// As it was measured before on this adapter and driver with these shaders, or measured now, which takes some
+    /// seconds. `fresh` measures in any case.
+    ///
+    /// # Errors
+    /// What the device reports. A file that cannot be written is only warned of.
+    pub fn of(gpu: &Gpu, fresh: bool) -> Result<Roofline> {
+        let file = CacheFile::of("roofline", gpu.info());
+        let source = wgsl::fingerprint(&shader!("roofline.wgsl"));
+        let known = file.load().filter(|value| value["shader"] == source.as_str());
+        if let (false, Some(roofline)) = (fresh, known.as_ref().and_then(Roofline::from_value)) {
+            return Ok(roofline);
+        }
+        let roofline = Roofline::measure(gpu)?;
+        let mut value = roofline.to_value();
+        value["shader"] = source.into();
+        if let Err(error) = file.save(value) {
+            log::warn!("the device's limits are not kept: {error}");
+        }
+        Ok(roofline)
+    }
+
+    /// Measures.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn measure(gpu: &Gpu) -> Result<Roofline> {
+        let best = |rates: Vec<Result<f64>>| {
+            rates.into_iter().collect::<Result<Vec<f64>>>().map(|rates| rates.into_iter().fold(0.0, f64::max))
+        };
+        let memory = |entry: &'static str| best(ELEMENTS.map(|element| bandwidth(gpu, entry, element)).into());
+        Ok(Roofline {
+            arithmetic: best(CHAINS.map(|chains| arithmetic(gpu, chains)).into())?,
+            read: memory("read_memory")?,
+            copy: memory("copy_memory")?,
+            triad: memory("triad_memory")?,
+            workgroup: workgroup(gpu)?,
+        })
+    }
+
+    /// As JSON.
+    pub fn to_value(&self) -> Value {
+        json!({
+            "arithmetic_gflops": self.arithmetic, "read_gbps": self.read, "copy_gbps": self.copy,
+            "triad_gbps": self.triad, "workgroup_gbps": self.workgroup,
+        })
+    }
+
+    fn from_value(value: &Value) -> Option<Roofline> {
+        let number = |key: &str| value.get(key)?.as_f64().filter(|number| *number > 0.0);
+        Some(Roofline {
+            arithmetic: number("arithmetic_gflops")?,
+            read: number("read_gbps")?,
+            copy: number("copy_gbps")?,
+            triad: number("triad_gbps")?,
+            workgroup: number("workgroup_gbps")?,
+        })
+    }
+}
+
+impl fmt::Display for Roofline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Roofline { arithmetic, read, copy, triad, workgroup } = self;
+        write!(
+            f,
+            "arithmetic {arithmetic:.1} GFLOP/s; memory: read {read:.1}, copy {copy:.1}, triad {triad:.1} GB/s; \
+             workgroup memory {workgroup:.1} GB/s"
+        )
+    }
+}
+
+/// Sums in registers that are tried: which is best depends on latency and registers.
+const CHAINS: [usize; 3] = [8, 12, 24];
+
+/// What the memory kernels move at a time.
+const ELEMENTS: [(&str, usize); 2] = [("f32", 1), ("vec4<f32>", 4)];
+
+/// The best rate, in 10^9 per second, of a kernel that does `work` in a run.
+fn rate(gpu: &Gpu, kernel: &Kernel, buffers: &[RawBuffer], work: f64) -> Result<f64> {
+    let text = wgsl::specialise(kernel)?;
+    let kernel = gpu.raw(Trust::Own, &text, kernel.entry, &[], buffers, kernel.grid)?;
+    gpu.time(gpu.clock(), |encoder| kernel.record(encoder, 1))?;
+    let mut least = f64::INFINITY;
+    for _ in 0..REPEATS {
+        least = least.min(gpu.time(gpu.clock(), |encoder| kernel.record(encoder, 1))?.max(1e-9));
+    }
+    Ok(work / least / 1e9)
+}
+
+fn kernel(entry: &'static str) -> Kernel {
+    Kernel::new(shader!("roofline.wgsl"), entry)
+}
+
+fn buffer(binding: u32, words: usize) -> RawBuffer {
+    RawBuffer { group: 0, binding, uniform: false, words: vec![0.5f32.to_bits(); words] }
+}
+
+fn arithmetic(gpu: &Gpu, chains: usize) -> Result<f64> {
+    const TURNS: usize = 4096;
+    let kernel = kernel("arithmetic").set("CHAINS", chains).set("TURNS", TURNS).grid(gpu.caps().fold(INVOCATIONS / 64));
+    rate(gpu, &kernel, &[buffer(3, INVOCATIONS)], (2 * chains * TURNS * INVOCATIONS) as f64)
+}
+
+fn bandwidth(gpu: &Gpu, entry: &'static str, (element, width): (&str, usize)) -> Result<f64> {
+    const TURNS: usize = 16;
+    let words = (BYTES as u64).min(gpu.caps().binding / 2) as usize / 4;
+    let count = words / width;
+    // Reading stores one element of TURNS.
+    let (bindings, moved, invocations): (&[u32], f64, usize) = match entry {
+        "read_memory" => (&[0, 2], 1.0 + 1.0 / TURNS as f64, count / TURNS),
+        "copy_memory" => (&[0, 2], 2.0, count),
+        _ => (&[0, 1, 2], 3.0, count),
+    };
+    let kernel = kernel(entry)
+        .replace("Element", format!("alias Element = {element};"))
+        .set("COUNT", count)
+        .set("TURNS", if entry == "read_memory" { TURNS } else { 1 })
+        .grid(gpu.caps().fold(invocations.div_ceil(64)));
+    let buffers: Vec<RawBuffer> = bindings.iter().map(|&binding| buffer(binding, words)).collect();
+    rate(gpu, &kernel, &buffers, moved * 4.0 * words as f64)
+}
+
+fn workgroup(gpu: &Gpu) -> Result<f64> {
+    const TURNS: usize = 512;
+    let kernel = kernel("read_workgroup").set("TURNS", TURNS).grid(gpu.caps().fold(INVOCATIONS / 64));
+    rate(gpu, &kernel, &[buffer(3, INVOCATIONS)], (16 * TURNS * INVOCATIONS) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_roof_bounds() {
+        let roofline = Roofline { arithmetic: 100.0, read: 10.0, copy: 20.0, triad: 15.0, workgroup: 1.0 };
+        assert_eq!(roofline.bound(1e9, 1e6), (10_000.0, Roof::Compute));
+        assert_eq!(roofline.bound(1e6, 1e9), (50_000.0, Roof::Memory));
+        assert_eq!(Roofline::from_value(&roofline.to_value()), Some(roofline));
+        assert_eq!(Roofline::from_value(&json!({ "arithmetic_gflops": 1.0 })), None);
+    }
+}
