@@ -99,6 +99,24 @@ fn a_guest_records_into_the_host_s_encoder_and_leaves_its_error_handler_alone() 
 }
 
 #[test]
+fn warming_up_computes_nothing() -> Result<()> {
+    for adapter in ["vulkan", "gl"] {
+        let gpu = Gpu::open(&Options { adapter: Some(adapter.into()), ..Options::default() })?;
+        let (net, step, loss) = training(&gpu)?;
+        let before = state_dict(&gpu, &net.parameters())?;
+        step.warm_up()?;
+        gpu.wait()?;
+        assert_eq!(state_dict(&gpu, &net.parameters())?, before);
+        step.run()?;
+        let warmed = (step.read(&loss)?, state_dict(&gpu, &net.parameters())?);
+        let (net, step, loss) = training(&gpu)?;
+        step.run()?;
+        assert!(warmed == (step.read(&loss)?, state_dict(&gpu, &net.parameters())?) && warmed.1 != before);
+    }
+    Ok(())
+}
+
+#[test]
 fn all_run_time_checks_change_nothing_but_speed() -> Result<()> {
     let mut answers = Vec::new();
     for checked in [false, true] {

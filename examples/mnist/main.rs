@@ -5,7 +5,7 @@
 mod report;
 
 use clap::Parser;
-use shadegrad::data::{Images, Order, digits, idx, order};
+use shadegrad::data::{Images, Order, Store, digits, idx, order};
 use shadegrad::gpu::Options;
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::ImageBatch;
@@ -13,8 +13,9 @@ use shadegrad::optim::{self, Optimizer, Schedule};
 use shadegrad::train::{Losses, Session, interrupt, positive, progress};
 use shadegrad::{Error, Gpu, Graph, Program, Result, Tensor};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Trains a convolutional network on handwritten digits.
@@ -103,12 +104,11 @@ struct Step {
 }
 
 impl Step {
-    fn new(gpu: &Gpu, net: &nn::Sequential, train: &Images, batch: usize, optimizer: Optimizer) -> Result<Step> {
-        let (mean, std) = train.mean_std();
-        let store = train.store();
+    fn new(gpu: &Gpu, net: &nn::Sequential, data: &Data, batch: usize, optimizer: Optimizer) -> Result<Step> {
+        let store = &data.store;
         let g = Graph::new();
         let indices = g.input_u32([batch]);
-        let x = g.param(&store.pixels).image_batch(&indices, &ImageBatch::new(store.shape, mean, std));
+        let x = g.param(&store.pixels).image_batch(&indices, &data.rule);
         let labels = g.param(&store.labels).index_select(0, &indices);
         let logits = net.forward(&x);
         let loss = logits.cross_entropy(&labels);
@@ -130,11 +130,11 @@ struct Exam {
 impl Exam {
     const BATCH: usize = 250;
 
-    fn new(gpu: &Gpu, net: &nn::Sequential, test: &Images, (mean, std): (f32, f32)) -> Result<Exam> {
+    fn new(gpu: &Gpu, net: &nn::Sequential, test: &Images, rule: &ImageBatch) -> Result<Exam> {
         let store = test.store();
         let g = Graph::inference();
         let indices = g.input_u32([Self::BATCH]);
-        let x = g.param(&store.pixels).image_batch(&indices, &ImageBatch::new(store.shape, mean, std));
+        let x = g.param(&store.pixels).image_batch(&indices, rule);
         let answers = net.forward(&x).argmax(&[1], false);
         let program = gpu.compile(&g.function([&answers]))?;
         Ok(Exam { program, indices, answers, images: test.len() })
@@ -153,33 +153,49 @@ impl Exam {
     }
 }
 
-fn load(args: &Args) -> Result<(Images, Images, u64)> {
-    match &args.data {
-        Some(folder) => {
-            let (train, test) = idx::mnist(folder)?;
-            Ok((train, test, args.epochs.unwrap_or(3)))
-        }
-        None => {
-            let mut train = digits::draw(20_000, args.seed)?;
-            let test = train.split_off(16_000)?;
-            Ok((train, test, args.epochs.unwrap_or(2)))
-        }
+/// The images, some of them still on their way, and what programs have to know of them beforehand.
+struct Data {
+    store: Store,
+    rule: ImageBatch,
+    epochs: u64,
+    images: JoinHandle<Result<(Images, Images)>>,
+}
+
+impl Data {
+    /// Reads the folder's images for training and test, or starts to draw some.
+    fn open(folder: Option<&Path>, seed: u64) -> Result<Data> {
+        const TRAIN: usize = 16_000;
+        const TEST: usize = 4_000;
+        let (count, (mean, std), epochs, images) = match folder {
+            Some(folder) => {
+                let (train, test) = idx::mnist(folder)?;
+                (train.len(), train.mean_std(), 3, thread::spawn(|| Ok((train, test))))
+            }
+            None => {
+                let draw = move || {
+                    let mut train = digits::draw(TRAIN + TEST, seed)?;
+                    let test = train.split_off(TRAIN)?;
+                    Ok((train, test))
+                };
+                (TRAIN, digits::MEAN_STD, 2, thread::spawn(draw))
+            }
+        };
+        let shape = [1, digits::SIDE, digits::SIDE];
+        Ok(Data { store: Store::new(shape, count), rule: ImageBatch::new(shape, mean, std), epochs, images })
     }
 }
 
 fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
-    // The device opens while the images are read or drawn.
-    let options = Options { adapter: args.adapter.clone(), ..Options::default() };
-    let (gpu, images) = std::thread::scope(|scope| {
-        let images = scope.spawn(|| load(args));
-        (Gpu::open(&options), images.join())
-    });
-    let gpu = gpu?;
-    let (train, test, epochs) = images.map_err(|_| Error::argument("data", "reading the images failed"))??;
     nn::manual_seed(args.seed);
     let net = network();
-    let step = Step::new(&gpu, &net, &train, args.batch, optimizer(&args.optimizer, args.lr)?)?;
+    // The device opens and compiles while digits are drawn.
+    let data = Data::open(args.data.as_deref(), args.seed)?;
+    let gpu = Gpu::open(&Options { adapter: args.adapter.clone(), ..Options::default() })?;
+    let step = Step::new(&gpu, &net, &data, args.batch, optimizer(&args.optimizer, args.lr)?)?;
+    step.program.warm_up()?;
+    let (train, test) = data.images.join().map_err(|_| Error::argument("digits", "drawing them failed"))??;
+    data.store.fill(&gpu, &train)?;
     if args.listing || args.profile {
         println!("{}", step.program);
     }
@@ -189,7 +205,7 @@ fn run(args: &Args) -> Result<()> {
     }
     let mut order = Order::new(train.len(), args.batch, args.seed)?;
     let per_epoch = order.steps_per_epoch();
-    let steps = epochs * per_epoch;
+    let steps = args.epochs.unwrap_or(data.epochs) * per_epoch;
     let schedule = Schedule::parse(&args.schedule, steps)?;
     let session = Session::new(&step.program, net.parameters(), args.seed)?;
     let first = args.resume.as_ref().map_or(Ok(0), |path| session.resume(path))?;
@@ -226,7 +242,7 @@ fn run(args: &Args) -> Result<()> {
         if last {
             save(done)?;
             if exam.is_none() {
-                exam = Some(Exam::new(&gpu, &net, &test, train.mean_std())?);
+                exam = Some(Exam::new(&gpu, &net, &test, &data.rule)?);
             }
             let answers = exam.as_ref().map_or(Ok(Vec::new()), Exam::take)?;
             let right = report::share_right(&test, &answers);
