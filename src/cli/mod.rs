@@ -3,6 +3,7 @@
 mod bench;
 mod info;
 mod launch;
+mod tune;
 
 use clap::{Parser, Subcommand};
 use shadegrad::{Error, Result};
@@ -20,9 +21,10 @@ struct Cli {
 enum Command {
     /// Every adapter: its limits, its features and what a launch costs on it
     Info(info::Args),
-    /// Measurements
-    #[command(subcommand)]
-    Bench(bench::Command),
+    /// Measurements: of the engine, of the device, or of a WGSL kernel of your own
+    Bench(Box<bench::Args>),
+    /// Measures the kernels of networks ahead of time and keeps what wins, for this adapter and driver
+    Tune(tune::Args),
 }
 
 /// Parses the command line and does what it says.
@@ -31,7 +33,8 @@ pub fn main() -> ExitCode {
     env_logger::init();
     let done = match Cli::parse().command {
         Command::Info(args) => info::run(&args),
-        Command::Bench(command) => bench::run(&command, started),
+        Command::Bench(args) => bench::run(&args, started),
+        Command::Tune(args) => tune::run(&args),
     };
     match done {
         // The reader had enough (`shadegrad ... | head`).

@@ -3,7 +3,7 @@
 use super::{networks, recurrent};
 use shadegrad::ops::{Conv2dOptions, Window};
 use shadegrad::optim::Adam;
-use shadegrad::{Function, Graph, Tensor};
+use shadegrad::{Function, Graph, Program, Result, Tensor};
 
 /// One line of the benchmark.
 pub struct Case {
@@ -36,6 +36,16 @@ pub enum Data {
     Labels(Vec<u32>),
 }
 
+impl Data {
+    pub fn write(&self, program: &Program, tensor: &Tensor) -> Result<()> {
+        match self {
+            Data::Float(values) => program.write(tensor, values)?,
+            Data::Labels(values) => program.write_u32(tensor, values)?,
+        };
+        Ok(())
+    }
+}
+
 /// A graph under construction with the contents of its inputs.
 #[derive(Default)]
 pub struct Builder {
@@ -54,7 +64,7 @@ impl Case {
     }
 
     /// Sets the traffic from the number of f32 values read and written.
-    fn traffic(mut self, values: usize) -> Case {
+    pub fn traffic(mut self, values: usize) -> Case {
         self.bytes = 4.0 * values as f64;
         self
     }
@@ -106,12 +116,29 @@ impl Builder {
 
     /// The same, but only the first gradient is checked.
     pub fn gradients(&mut self, y: Tensor, wrt: &[&Tensor]) -> Job {
-        // An input, so that no pass can profit from knowing it.
-        let dy = self.graph.input(y.desc().shape.clone());
-        self.data.push((dy.clone(), Data::Float(vec![1.0; dy.elements()])));
+        let dy = self.input_like(&y);
         let mut outputs = self.graph.grad_from(&[(y.clone(), dy)], wrt.iter().copied());
         outputs.push(y);
         self.job(self.graph.function(&outputs), outputs[..1].to_vec(), false)
+    }
+
+    /// The gradient that arrives at `y`: ones, but an input, so that no pass can profit from knowing it.
+    fn input_like(&mut self, y: &Tensor) -> Tensor {
+        let dy = self.graph.input(y.desc().shape.clone());
+        self.data.push((dy.clone(), Data::Float(vec![1.0; dy.elements()])));
+        dy
+    }
+
+    /// The gradient of one operand alone.
+    pub fn gradient(&mut self, y: &Tensor, wrt: &Tensor) -> Job {
+        let dy = self.input_like(y);
+        let grads = self.graph.grad_from(&[(y.clone(), dy)], [wrt]);
+        self.job(self.graph.function(&grads), grads, false)
+    }
+
+    /// A step of an optimizer.
+    pub fn minimize(&mut self, loss: &Tensor, optimizer: Adam) -> Job {
+        self.job(self.graph.minimize(loss, optimizer), vec![loss.clone()], false)
     }
 
     /// A training step with Adam, of which the loss is read each time.
@@ -160,7 +187,30 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
-fn matmul(name: String, m: usize, k: usize, n: usize) -> Case {
+/// The networks of `shadegrad bench models`: inference and training steps.
+pub fn models() -> Vec<Case> {
+    let mut all = all();
+    all.retain(|case| ["mnist", "rnn_train"].iter().any(|name| case.name.starts_with(name)));
+    all
+}
+
+/// The cases of these names or, where no case is called so, with these parts in their names; all if none are given.
+pub fn like(mut cases: Vec<Case>, names: &[String]) -> Vec<Case> {
+    if names.is_empty() {
+        return cases;
+    }
+    let exact: Vec<bool> = names.iter().map(|name| cases.iter().any(|case| case.name == *name)).collect();
+    cases.retain(|case| {
+        let fits = |(name, &exact): (&String, &bool)| match exact {
+            true => case.name == *name,
+            false => case.name.contains(name.as_str()),
+        };
+        names.iter().zip(&exact).any(fits)
+    });
+    cases
+}
+
+pub fn matmul(name: String, m: usize, k: usize, n: usize) -> Case {
     let build = move |b: &mut Builder| {
         let (x, y) = (b.input([m, k], 1, 2.0), b.input([k, n], 2, 2.0));
         b.forward(x.matmul(&y))
@@ -277,5 +327,16 @@ mod tests {
             let built = case.job().check[0].graph().error();
             assert!(built.is_ok(), "{}: {built:?}", case.name);
         }
+    }
+
+    #[test]
+    fn patterns_are_names_or_parts_of_them() {
+        let wanted = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|text| text.to_string()).collect();
+            like(all(), &names).into_iter().map(|case| case.name).collect::<Vec<_>>()
+        };
+        assert_eq!(wanted(&["mnist_infer_b1", "pool_f"]), ["maxpool_fwd", "maxpool_fb", "mnist_infer_b1"]);
+        assert_eq!(wanted(&["nothing"]).len(), 0);
+        assert_eq!(wanted(&[]).len(), 37);
     }
 }

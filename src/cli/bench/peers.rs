@@ -1,6 +1,7 @@
 //! `shadegrad bench peers`: one line per case, as a table or as the JSON lines that every harness prints.
 
-use super::cases::{self, Case, Data, Job};
+use super::cases::{self, Case};
+use super::suite;
 use super::timing::{Sample, Start, budget, measure};
 use crate::cli::say;
 use serde_json::Value;
@@ -26,22 +27,8 @@ pub struct Args {
     profile: bool,
 }
 
-impl Args {
-    fn wanted(&self) -> Vec<Case> {
-        let mut cases = cases::all();
-        if !self.only.is_empty() {
-            let exact: Vec<bool> = self.only.iter().map(|p| cases.iter().any(|c| c.name == *p)).collect();
-            let fits = |name: &str, (pattern, &exact): (&String, &bool)| {
-                if exact { name == pattern } else { name.contains(pattern.as_str()) }
-            };
-            cases.retain(|case| self.only.iter().zip(&exact).any(|pattern| fits(&case.name, pattern)));
-        }
-        cases
-    }
-}
-
 pub fn run(args: &Args, start: Start) -> Result<()> {
-    let cases = args.wanted();
+    let cases = cases::like(cases::all(), &args.only);
     if cases.is_empty() {
         return Err(Error::argument("--only", format!("no case is like {:?}; --list names them", args.only)));
     }
@@ -71,15 +58,9 @@ pub fn run(args: &Args, start: Start) -> Result<()> {
 }
 
 fn time(gpu: &Gpu, case: &Case, cold: impl FnOnce() -> Duration) -> Result<(Sample, Program)> {
-    let Job { function, data, check, reads } = case.job();
-    let program = gpu.compile(&function)?;
-    for (tensor, data) in &data {
-        match data {
-            Data::Float(values) => program.write(tensor, values)?,
-            Data::Labels(values) => program.write_u32(tensor, values)?,
-        };
-    }
-    gpu.wait()?;
+    let job = case.job();
+    let (check, reads) = (job.check.clone(), job.reads);
+    let program = suite::program(gpu, job)?;
     let call = |wanted: bool| {
         program.run()?;
         if !reads && !wanted {
@@ -172,17 +153,5 @@ mod tests {
         let failed = json("x", case, Err(&Error::argument("a", "b")));
         let failed: Value = serde_json::from_str(&failed).unwrap();
         assert_eq!((failed["median_ms"].as_f64(), failed["note"].as_str()), (Some(-1.0), Some("FAILED: a: b")));
-    }
-
-    #[test]
-    fn patterns_are_names_or_parts_of_them() {
-        let wanted = |only: &[&str]| {
-            let only = only.iter().map(|text| text.to_string()).collect();
-            let args = Args { json: false, only, list: false, adapter: None, profile: false };
-            args.wanted().into_iter().map(|case| case.name).collect::<Vec<_>>()
-        };
-        assert_eq!(wanted(&["mnist_infer_b1", "pool_f"]), ["maxpool_fwd", "maxpool_fb", "mnist_infer_b1"]);
-        assert_eq!(wanted(&["nothing"]).len(), 0);
-        assert_eq!(wanted(&[]).len(), 37);
     }
 }

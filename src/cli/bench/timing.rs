@@ -1,7 +1,7 @@
 //! How a case is timed: the first call apart, a warm-up, then as many calls as fit in the budget.
 
 use crate::cli::median;
-use shadegrad::Result;
+use shadegrad::{Error, Gpu, Result, wgpu};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// When the process started.
@@ -82,6 +82,63 @@ pub fn measure(
     Ok(Sample { median, min: times[0], reps, first: milliseconds(first), cold: milliseconds(cold), check })
 }
 
+/// The device's times of one run, in microseconds.
+pub struct Times {
+    pub median: f64,
+    pub min: f64,
+    /// From the first to the third quartile, as a part of the median.
+    pub spread: f64,
+    /// Batches that were timed.
+    pub reps: usize,
+}
+
+/// Runs are timed in batches that take at least so long, of so many runs at the most.
+const BATCH: Duration = Duration::from_millis(2);
+const RUNS: usize = 200;
+
+/// Times what `record` records, on the device, until the budget is spent and at least five times.
+pub fn on_device(gpu: &Gpu, budget: Duration, mut record: impl FnMut(&mut wgpu::CommandEncoder)) -> Result<Times> {
+    let mut times = on_device_in_turn(gpu, budget, 1, |_, encoder| record(encoder))?;
+    times.pop().ok_or_else(|| Error::argument("bench", "nothing was timed"))
+}
+
+/// The same for `count` kinds of work, of which `record` records one run of the n-th; they are timed in turn, so that
+/// what the machine does meanwhile meets all of them.
+pub fn on_device_in_turn(
+    gpu: &Gpu,
+    budget: Duration,
+    count: usize,
+    mut record: impl FnMut(usize, &mut wgpu::CommandEncoder),
+) -> Result<Vec<Times>> {
+    let mut batch = |n: usize, runs: usize| {
+        Ok(gpu.time(gpu.clock(), |encoder| (0..runs).for_each(|_| record(n, encoder)))? / runs as f64)
+    };
+    let mut runs = Vec::new();
+    for n in 0..count {
+        let single = f64::min(batch(n, 1)?, batch(n, 1)?).max(1e-9);
+        runs.push(((BATCH.as_secs_f64() / single).ceil() as usize).clamp(1, RUNS));
+    }
+    let start = Instant::now();
+    let mut times = vec![Vec::new(); count];
+    let mut rounds = 0;
+    while rounds < 5 || (start.elapsed() < budget * count as u32 && rounds < 1000) {
+        for (n, times) in times.iter_mut().enumerate() {
+            times.push(batch(n, runs[n])? * 1e6);
+        }
+        rounds += 1;
+    }
+    Ok(times.into_iter().map(Times::of).collect())
+}
+
+impl Times {
+    /// Of these single times.
+    fn of(mut times: Vec<f64>) -> Times {
+        times.sort_by(f64::total_cmp);
+        let at = |part: usize| times[(times.len() - 1) * part / 4];
+        Times { median: at(2), min: at(0), spread: (at(3) - at(1)) / at(2).max(1e-9), reps: times.len() }
+    }
+}
+
 pub fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
@@ -89,7 +146,6 @@ pub fn milliseconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shadegrad::Error;
 
     #[test]
     fn the_second_call_is_checked_and_few_calls_are_enough() {
@@ -102,6 +158,13 @@ mod tests {
         assert_eq!((sample.check, sample.reps, sample.cold), (2.0, 5, 7.0));
         assert!(sample.min <= sample.median);
         assert_eq!(calls, 3 + 5);
+    }
+
+    #[test]
+    fn the_spread_is_that_of_the_middle_half() {
+        let times = Times::of(vec![9.0, 1.0, 2.0, 3.0, 100.0]);
+        assert_eq!((times.median, times.min, times.reps), (3.0, 1.0, 5));
+        assert!((times.spread - 7.0 / 3.0).abs() < 1e-9);
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! The roofline as a picture, with every case as a point; and bars of what changed since a baseline.
+
+use super::baseline::Change;
+use super::report::Row;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use shadegrad::tune::Roofline;
+use shadegrad::{Error, Result};
+use std::path::Path;
+
+const WIDTH: u32 = 960;
+const HEIGHT: u32 = 640;
+/// Of one bar.
+const BAR: u32 = 22;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Writes the picture.
+pub fn draw(path: &Path, device: &str, roofline: &Roofline, rows: &[Row], changes: &[Change]) -> Result<()> {
+    let bars = if changes.is_empty() { 0 } else { 60 + BAR * changes.len() as u32 };
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT + bars)).into_drawing_area();
+        let (above, below) = root.split_vertically(HEIGHT);
+        let drawn = root
+            .fill(&WHITE)
+            .map_err(|e| e.to_string())
+            .and_then(|()| roofs(&above, device, roofline, rows))
+            .and_then(|()| if bars > 0 { compare(&below, changes) } else { Ok(()) })
+            .and_then(|()| root.present().map_err(|e| e.to_string()));
+        drawn.map_err(|message| Error::argument("--svg", message))?;
+    }
+    std::fs::write(path, text).map_err(|e| Error::io(path, e))
+}
+
+/// The powers of ten that enclose these values.
+fn decades(values: impl Iterator<Item = f64> + Clone) -> std::ops::Range<f64> {
+    let least = values.clone().fold(f64::INFINITY, f64::min).log10().floor();
+    let most = values.fold(0.0, f64::max).log10().ceil().max(least + 1.0);
+    10f64.powf(least)..10f64.powf(most)
+}
+
+/// GFLOP/s over operations per byte, both logarithmic.
+fn roofs(area: &Area<'_>, device: &str, roofline: &Roofline, rows: &[Row]) -> Result<(), String> {
+    let points: Vec<(f64, f64, &Row)> = rows
+        .iter()
+        .filter(|row| row.flops > 0.0 && row.bytes > 0.0)
+        .map(|row| (row.flops / row.bytes, row.rate(row.flops), row))
+        .collect();
+    let ridge = roofline.arithmetic / roofline.memory();
+    let xs = decades(points.iter().map(|p| p.0).chain([ridge / 10.0, ridge * 10.0]));
+    let ys = decades(points.iter().map(|p| p.1).chain([roofline.arithmetic / 100.0, roofline.arithmetic]));
+    let failed = |e: DrawingAreaErrorKind<_>| e.to_string();
+    let mut chart = ChartBuilder::on(area)
+        .caption(device, ("sans-serif", 18))
+        .margin(16)
+        .x_label_area_size(44)
+        .y_label_area_size(64)
+        .build_cartesian_2d(xs.clone().log_scale(), ys.log_scale())
+        .map_err(failed)?;
+    chart
+        .configure_mesh()
+        .x_desc("operations per byte")
+        .y_desc("GFLOP/s")
+        .light_line_style(WHITE)
+        .draw()
+        .map_err(failed)?;
+    let roof = |x: f64| (x, roofline.arithmetic.min(x * roofline.memory()));
+    chart
+        .draw_series(LineSeries::new([roof(xs.start), roof(ridge), roof(xs.end)], BLACK.stroke_width(2)))
+        .map_err(failed)?;
+    for (n, (x, y, row)) in points.iter().enumerate() {
+        let color = Palette99::pick(n).to_rgba();
+        // Labels to the left of points in the right half, so that they stay inside.
+        let left = x.ln() > (xs.start.ln() + xs.end.ln()) / 2.0;
+        let shift = if left { (-6 - 6 * row.name.len() as i32, -6) } else { (6, -6) };
+        let label = Text::new(row.name.clone(), shift, ("sans-serif", 11).into_font().color(&color));
+        chart
+            .draw_series([EmptyElement::at((*x, *y)) + Circle::new((0, 0), 4, color.filled()) + label])
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A bar for each case: how many times as long as before it takes.
+fn compare(area: &Area<'_>, changes: &[Change]) -> Result<(), String> {
+    let failed = |e: DrawingAreaErrorKind<_>| e.to_string();
+    let longest = changes.iter().map(Change::ratio).fold(1.0, f64::max);
+    let (left, scale) = (260.0, f64::from(WIDTH - 400) / longest);
+    let title = ("sans-serif", 14).into_font();
+    area.draw(&Text::new("time against the baseline (line: as before)", (16, 8), title)).map_err(failed)?;
+    for (n, change) in changes.iter().enumerate() {
+        let y = 34 + (BAR * n as u32) as i32;
+        let end = (left + scale * change.ratio()) as i32;
+        let color = if change.ratio() > 1.0 { RGBColor(200, 80, 60) } else { RGBColor(60, 140, 90) };
+        area.draw(&Rectangle::new([(left as i32, y), (end, y + 14)], color.filled())).map_err(failed)?;
+        let font = ("sans-serif", 12).into_font();
+        area.draw(&Text::new(change.name.clone(), (16, y + 1), font.clone())).map_err(failed)?;
+        area.draw(&Text::new(format!("{:.2}", change.ratio()), (end + 6, y + 1), font)).map_err(failed)?;
+    }
+    let one = (left + scale) as i32;
+    let bottom = 34 + (BAR * changes.len() as u32) as i32;
+    area.draw(&PathElement::new([(one, 30), (one, bottom)], BLACK)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::row;
+    use super::*;
+
+    #[test]
+    fn every_case_is_in_the_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("roof.svg");
+        let roofline = Roofline { arithmetic: 100.0, read: 10.0, copy: 20.0, triad: 15.0, workgroup: 1.0 };
+        let changes = [Change { name: "first".into(), before: 1.0, now: 1.5 }];
+        draw(&path, "a device", &roofline, &[row("first", 100.0), row("second", 1.0)], &changes).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(["a device", "first", "second", "1.50", "operations per byte"].iter().all(|part| text.contains(part)));
+        assert_eq!(text.matches("<circle").count(), 2);
+        draw(&path, "a device", &roofline, &[], &[]).unwrap();
+        assert!(draw(&folder.path().join("no/such/folder.svg"), "", &roofline, &[], &[]).is_err());
+    }
+}

@@ -1,0 +1,48 @@
+//! `shadegrad bench device`: what the device can do at the most, and what launching costs.
+
+use crate::cli::launch::Launch;
+use crate::cli::say;
+use shadegrad::Result;
+use shadegrad::tune::Roofline;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Measure anew what is known already
+    #[arg(long)]
+    fresh: bool,
+    /// A backend, a part of the adapter's name, or both as gl:llvmpipe
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let gpu = super::open(&args.adapter)?;
+    super::warn_if_busy();
+    let roofline = Roofline::of(&gpu, args.fresh)?;
+    let launch = Launch::measure(&gpu)?;
+    let clock = gpu.clock().describe();
+    if args.json {
+        let mut value = roofline.to_value();
+        value["device"] = gpu.to_string().into();
+        value["clock"] = clock.into();
+        value["dispatch_us"] = launch.dispatch.into();
+        value["empty_submit_us"] = launch.submit.into();
+        value["read_back_us"] = launch.read_back.into();
+        return say(&value.to_string());
+    }
+    let rows = [
+        ("arithmetic, f32 multiply and add", roofline.arithmetic, "GFLOP/s"),
+        ("reading memory", roofline.read, "GB/s"),
+        ("copying memory, read and written", roofline.copy, "GB/s"),
+        ("y = x + 3 z", roofline.triad, "GB/s"),
+        ("reading workgroup memory", roofline.workgroup, "GB/s"),
+        ("a dispatch in a pass", launch.dispatch, "us"),
+        ("an empty submit, waited for", launch.submit, "us"),
+        ("run and read 256 bytes", launch.read_back, "us"),
+    ];
+    say(&format!("{gpu}, by {clock}"))?;
+    rows.iter().try_for_each(|(what, value, unit)| say(&format!("  {what:<36}{value:>12.2} {unit}")))
+}

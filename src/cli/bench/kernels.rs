@@ -1,0 +1,113 @@
+//! The cases of `shadegrad bench kernels`: single ops, in shapes that networks have.
+
+use super::cases::{self, Builder, Case};
+use shadegrad::graph::Role;
+use shadegrad::ops::{Conv2dOptions, Window};
+use shadegrad::optim::Adam;
+use shadegrad::{Param, Tensor};
+
+/// The peers' single ops, and more.
+pub fn all() -> Vec<Case> {
+    let networks = ["mnist", "rnn_train", "sdpa"];
+    let mut all = cases::all();
+    all.retain(|case| !networks.iter().any(|name| case.name.starts_with(name)));
+    all.extend(products());
+    all.extend(convolutions());
+    all.extend(reductions());
+    all.extend(pointwise());
+    all
+}
+
+fn products() -> impl Iterator<Item = Case> {
+    // A transformer's layers, a vector by a matrix, and a sum much longer than the result is large.
+    let shapes =
+        [(512, 768, 768), (512, 768, 3072), (512, 3072, 768), (1, 4096, 4096), (64, 16384, 64), (127, 509, 251)];
+    shapes.into_iter().map(|(m, k, n)| cases::matmul(format!("matmul_{m}x{k}x{n}"), m, k, n))
+}
+
+/// One pass of a convolution.
+#[derive(Clone, Copy)]
+enum Pass {
+    Forward,
+    InputGrad,
+    WeightGrad,
+}
+
+fn convolutions() -> impl Iterator<Item = Case> {
+    // Batch, channels in and out, kernel, side, stride: the digit network's second layer, and ResNet's.
+    let shapes = [
+        (32, 32, 64, 5, 14, 1),
+        (1, 3, 64, 7, 224, 2),
+        (8, 64, 64, 3, 56, 1),
+        (8, 128, 128, 3, 28, 1),
+        (8, 256, 256, 3, 14, 1),
+        (8, 512, 512, 3, 7, 1),
+        (8, 256, 512, 1, 28, 2),
+    ];
+    let passes = [(Pass::Forward, "forward"), (Pass::InputGrad, "dgrad"), (Pass::WeightGrad, "wgrad")];
+    shapes.into_iter().flat_map(move |shape| passes.into_iter().map(move |(pass, name)| convolution(shape, pass, name)))
+}
+
+fn convolution(
+    (batch, from, to, k, side, stride): (usize, usize, usize, usize, usize, usize),
+    pass: Pass,
+    name: &str,
+) -> Case {
+    let step = if stride > 1 { format!("_s{stride}") } else { String::new() };
+    let name = format!("conv2d_{batch}x{from}x{side}_to_{to}_k{k}{step}_{name}");
+    let out = side.div_ceil(stride);
+    let build = move |b: &mut Builder| {
+        let x = b.input([batch, from, side, side], 1, 2.0);
+        let w = b.input([to, from, k, k], 2, 0.1);
+        let y = x.conv2d(&w, &Conv2dOptions::new().padding([k / 2; 2]).stride([stride; 2]));
+        match pass {
+            Pass::Forward => b.forward(y),
+            Pass::InputGrad => b.gradient(&y, &x),
+            Pass::WeightGrad => b.gradient(&y, &w),
+        }
+    };
+    Case::new(name, build).flops(2 * batch * to * out * out * from * k * k)
+}
+
+fn case(name: &str, build: impl Fn(&mut Builder) -> Tensor + 'static) -> Case {
+    Case::new(name, move |b| {
+        let y = build(b);
+        b.forward(y)
+    })
+}
+
+fn reductions() -> Vec<Case> {
+    let of =
+        |name: &str, shape: [usize; 2], op: fn(&Tensor) -> Tensor| case(name, move |b| op(&b.input(shape, 1, 2.0)));
+    vec![
+        of("sum_rows_4096x1024", [4096, 1024], |x| x.sum(&[1], false)),
+        of("sum_columns_4096x1024", [4096, 1024], |x| x.sum(&[0], false)),
+        of("amax_rows_4096x1024", [4096, 1024], |x| x.amax(&[1], false)),
+        of("argmax_rows_256x32000", [256, 32000], |x| x.argmax(&[1], false)),
+        of("softmax_256x32000", [256, 32000], |x| x.softmax(1)),
+        of("log_softmax_16384x64", [16384, 64], |x| x.log_softmax(1)),
+        case("avg_pool_2x2", |b| b.input([32, 32, 56, 56], 1, 2.0).avg_pool2d(&Window::new([2, 2]))),
+        case("max_pool_3x3_s2", |b| b.input([8, 64, 112, 112], 1, 2.0).max_pool2d(&Window::new([3, 3]).stride([2, 2]))),
+    ]
+}
+
+fn pointwise() -> Vec<Case> {
+    let long = [1 << 22];
+    vec![
+        case("add_4m", move |b| b.input(long, 1, 2.0) + b.input(long, 2, 2.0)),
+        case("relu_4m", move |b| b.input(long, 1, 2.0).relu()),
+        case("add_bias_relu_4096x1024", |b| (b.input([4096, 1024], 1, 2.0) + b.input([1024], 2, 2.0)).relu()),
+        case("transpose_2048x2048", |b| b.input([2048, 2048], 1, 2.0).permute(&[1, 0])),
+        case("embedding_64x128_of_10000x128", |b| {
+            let table = b.input([10_000, 128], 1, 2.0);
+            let tokens = b.labels(64 * 128, 2, 10_000);
+            table.index_select(0, &tokens)
+        }),
+        Case::new("adam_1m", |b| {
+            let weight = Param::new("weight", Role::Weight, [1 << 20], &[0.5; 1 << 20]);
+            let loss = (b.graph.param(&weight) * b.input([1 << 20], 1, 2.0)).sum(&[], false);
+            b.minimize(&loss, Adam::new(1e-3))
+        })
+        .traffic(7 << 20),
+    ]
+}

@@ -1,0 +1,42 @@
+//! `shadegrad tune`: chooses kernels by measurement.
+
+use super::bench::cases;
+use super::say;
+use shadegrad::gpu::Options;
+use shadegrad::graph::choose::Choices;
+use shadegrad::{Error, Gpu, Result};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Networks or single ops: names, or parts of names, as `shadegrad bench peers --list` shows them
+    #[arg(default_values = ["mnist", "rnn"])]
+    models: Vec<String>,
+    /// Show everything that was tried, and why the winner won
+    #[arg(long)]
+    explain: bool,
+    /// Measure anew what is known already
+    #[arg(long)]
+    fresh: bool,
+    /// A backend, a part of the adapter's name, or both as gl:llvmpipe
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let cases = cases::like(cases::all(), &args.models);
+    if cases.is_empty() {
+        let message =
+            format!("nothing is called like {:?}; `shadegrad bench peers --list` shows what there is", args.models);
+        return Err(Error::argument("tune", message));
+    }
+    let choices = args.fresh.then(Choices::default);
+    let gpu = Gpu::open(&Options { adapter: args.adapter.clone(), tune: true, choices, ..Options::default() })?;
+    say(&gpu.to_string())?;
+    for case in cases {
+        let tuned = gpu.tune(&case.job().function)?;
+        let text = tuned.to_string();
+        let shown = if args.explain { text.as_str() } else { text.lines().next_back().unwrap_or_default() };
+        say(&format!("{}: {}{shown}", case.name, if args.explain { "\n" } else { "" }))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! The command line's benchmarks and tuner, as a user meets them.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Doubles 2^16 numbers; `TURNS` makes it slow, `FACTOR` wrong.
+const KERNEL: &str = "//! entry: double
+//! grid: 1024
+//! buffer x: f32[65536] random
+//! buffer y: f32[65536] zero
+//! flops: 65536
+const TURNS = 1u;
+const FACTOR = 2.0;
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn double(@builtin(global_invocation_id) id: vec3<u32>) {
+    var sum = 0.0;
+    for (var t = 0u; t < TURNS; t++) {
+        sum += x[(id.x + t) % 65536u];
+    }
+    y[id.x] = FACTOR * x[id.x] + 1e-20 * sum;
+}
+";
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).expect("a file");
+        self.path(name).display().to_string()
+    }
+
+    /// Runs the program, with its cache here.
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
+        command.args(args).env("SHADEGRAD_CACHE", self.path("cache")).output().expect("the program runs")
+    }
+
+    fn fine(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// What it says when it refuses.
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(!output.status.success(), "{args:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+fn rows(text: &str) -> Vec<Value> {
+    let values = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    values.filter(|value| value.get("case").is_some()).collect()
+}
+
+#[test]
+fn a_kernel_of_the_user_s_own_is_measured_compared_and_translated() {
+    let place = Place::new();
+    let (fast, folder) = (place.write("double.wgsl", KERNEL), place.path("translated"));
+    let slow = place.write("slow.wgsl", &KERNEL.replace("TURNS = 1u", "TURNS = 300u"));
+    let text = place.fine(&[
+        "bench",
+        &fast,
+        "--against",
+        &slow,
+        "--seconds",
+        "0.1",
+        "--json",
+        "--translate",
+        &folder.display().to_string(),
+    ]);
+    let rows = rows(&text);
+    let time = |n: usize| rows[n]["median_us"].as_f64().expect("a time");
+    assert_eq!(rows.len(), 2, "{text}");
+    assert!(rows[0]["case"].as_str().is_some_and(|name| name.ends_with("double.wgsl")), "{text}");
+    assert!(time(1) > 5.0 * time(0), "the slow kernel is not reported as slow: {text}");
+    assert!(rows[0]["gflops"].as_f64() > Some(0.0) && rows[0]["of_roof"].as_f64() > Some(0.0), "{text}");
+    for extension in ["spv", "metal", "hlsl", "glsl", "es.glsl"] {
+        assert!(Path::new(&folder).join("double").with_extension(extension).exists(), "{extension}");
+    }
+
+    let wrong = place.write("wrong.wgsl", &KERNEL.replace("FACTOR = 2.0", "FACTOR = 2.01"));
+    let message = place.refused(&["bench", &fast, "--against", &wrong]);
+    assert!(message.contains("the results differ: y[") && message.contains("wrong.wgsl"), "{message}");
+}
+
+#[test]
+fn what_is_wrong_with_a_kernel_is_named() {
+    let place = Place::new();
+    let good = place.write("double.wgsl", KERNEL);
+    let refused = |args: &[&str], part: &str| {
+        let message = place.refused(&[&["bench"], args].concat());
+        assert!(message.contains(part), "{args:?}: {message}");
+    };
+    let syntax = place.write("syntax.wgsl", &KERNEL.replace("sum += x", "sum +- x"));
+    refused(&[&syntax], "syntax.wgsl:14:13");
+    let type_ = place.write("type.wgsl", &KERNEL.replace("= FACTOR * x[id.x] + 1e-20 * sum", "= id.x"));
+    refused(&[&type_], "type.wgsl:16:");
+    refused(&[&good, "--grid", "70000"], "70000 workgroups");
+    refused(&[&good, "--grid", "many"], "\"many\" is no grid");
+    refused(&[&good, "--buffer", "z: f32[3]"], "double uses no buffer \"z\"; it uses x, y");
+    refused(&[&good, "--entry", "triple"], "no compute entry point \"triple\"; there are double");
+    refused(&[&good, "--const", "SIDE = 3u"], "no const or override \"SIDE\"");
+    let bare = place.write("bare.wgsl", &KERNEL.replace("//! buffer y: f32[65536] zero\n", ""));
+    refused(&[&bare], "the size of the buffer y is not known; say --buffer \"y: f32[1024] random\"");
+    refused(&["missing.wgsl"], "missing.wgsl");
+    refused(&["kernels", "nothing_like_it"], "no case is like");
+    let baseline = place.write("baseline.json", "not a baseline");
+    refused(&["kernels", "relu_4m", "--compare", &baseline], "line 1 is no JSON");
+    refused(&[], "name a suite or a WGSL file");
+}
+
+#[test]
+fn a_suite_is_printed_in_every_form_and_compared_with_a_baseline() {
+    let place = Place::new();
+    let short = ["bench", "kernels", "matmul_256", "--seconds", "0.05"];
+    let with = |more: &[&str]| place.fine(&[&short, more].concat());
+    let text = with(&["--json"]);
+    let row = rows(&text).pop().expect("a row");
+    assert_eq!((row["case"].as_str(), row["flops"].as_f64()), (Some("matmul_256"), Some(f64::from(2 << 24))));
+    assert!(with(&[]).contains("matmul_256  "));
+    assert_eq!(with(&["--csv"]).lines().map(|line| line.split(',').count()).collect::<Vec<_>>(), [11, 11]);
+    assert!(with(&["--markdown"]).contains("| matmul_256 | "));
+
+    let scaled = |factor: f64| {
+        let mut row = row.clone();
+        row["median_us"] = (row["median_us"].as_f64().expect("a time") * factor).into();
+        place.write("baseline.json", &row.to_string())
+    };
+    let chart = place.path("roof.svg").display().to_string();
+    with(&["--compare", &scaled(10.0), "--svg", &chart]);
+    let picture = std::fs::read_to_string(&chart).expect("a picture");
+    assert!(picture.contains("matmul_256") && picture.contains("operations per byte"));
+    let message = place.refused(&[&short[..], &["--compare", &scaled(0.01)]].concat());
+    assert!(message.contains("1 of 1 cases take more than 10 % longer: matmul_256 (+"), "{message}");
+}
+
+#[test]
+fn what_was_tuned_is_kept_and_explained() {
+    let place = Place::new();
+    let explain = ["tune", "matmul_64x512x512", "--explain"];
+    let first = place.fine(&explain);
+    assert!(first.contains("Matmul") && first.contains("  * ") && first.contains("1 kinds of work tuned"), "{first}");
+    let second = place.fine(&explain);
+    assert!(second.contains("0 kinds of work tuned") && second.contains("1 known before"), "{second}");
+    let table = |text: &str| text.lines().filter(|line| line.contains(" us  ")).map(String::from).collect::<Vec<_>>();
+    assert_eq!(table(&first), table(&second));
+    assert!(place.fine(&["tune", "matmul_64x512x512", "--fresh"]).contains("1 kinds of work tuned"));
+    // A damaged cache is no obstacle.
+    for entry in std::fs::read_dir(place.path("cache")).expect("a cache") {
+        std::fs::write(entry.expect("a file").path(), "{").expect("a file");
+    }
+    assert!(place.fine(&explain).contains("1 kinds of work tuned"));
+    assert!(place.refused(&["tune", "nothing_like_it"]).contains("nothing is called like"));
+}
