@@ -70,14 +70,14 @@ fn mish(x: f32) -> f32 {
     return x * tanh_(softplus(x, 1.0, 20.0));
 }
 
-// Abramowitz and Stegun 7.1.26 (error below 1.5e-7), and the series near zero where that is only absolute.
+// x P(x^2) / Q(x^2), fitted for the least relative error up to 3.9, where 1 is the nearest float: 2e-8 before rounding, 3.5e-7
+// with it.
 fn erf(x: f32) -> f32 {
-    let a = min_(abs(x), 10.0);
-    let t = 1.0 / (1.0 + 0.3275911 * a);
-    let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-    let s = a * a;
-    let series = 1.1283791671 * a * (1.0 - s * (0.33333334 - s * (0.1 - s * (0.023809524 - s * (0.0046296296 - s * 0.00075757576)))));
-    return select(a, sign(x) * select(1.0 - tail * exp_(-s), series, a < 0.6), !is_nan(x));
+    let c = clamp(x, -3.9, 3.9);
+    let s = c * c;
+    let p = 1.1283791 + s * (0.189656 + s * (0.052666482 + s * (0.0037378406 + s * (0.0002850441 + s * 2.0664656e-6))));
+    let q = 1.0 + s * (0.50141102 + s * (0.11381433 + s * (0.014913264 + s * (0.0011572414 + s * 3.8269001e-5))));
+    return select(c * p / q, x, is_nan(x));
 }
 
 fn gelu(x: f32) -> f32 {

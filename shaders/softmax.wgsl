@@ -47,6 +47,43 @@ fn serial(
     }
 }
 
+@group(0) @binding(0) var<storage, read> x4: array<vec4<f32>>; // [LINES, LENGTH / 4]
+@group(0) @binding(1) var<storage, read_write> y4: array<vec4<f32>>; // the same
+
+// `serial` for lines of neighbouring elements in whole vec4s.
+@compute @workgroup_size(64)
+fn serial_vec4(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups) * 64u + lane;
+    if (line >= LINES) {
+        return;
+    }
+    let base = line * (LENGTH / 4u);
+    var most4 = x4[base];
+    for (var k = 1u; k < LENGTH / 4u; k++) {
+        most4 = max(most4, x4[base + k]);
+    }
+    let most = max(max(most4.x, most4.y), max(most4.z, most4.w));
+    var total4 = vec4<f32>(0.0);
+    for (var k = 0u; k < LENGTH / 4u; k++) {
+        total4 += exp(x4[base + k] - most);
+    }
+    let total = (total4.x + total4.y) + (total4.z + total4.w);
+    for (var k = 0u; k < LENGTH / 4u; k++) {
+        let v = x4[base + k];
+        let i = 4u * (base + k);
+        y4[base + k] = vec4<f32>(
+            epilogue(finish(v.x, most, total), i),
+            epilogue(finish(v.y, most, total), i + 1u),
+            epilogue(finish(v.z, most, total), i + 2u),
+            epilogue(finish(v.w, most, total), i + 3u),
+        );
+    }
+}
+
 // One workgroup per line of neighbouring elements.
 @compute @workgroup_size(WIDTH)
 fn grouped(

@@ -405,6 +405,9 @@ impl Tensor {
     /// `Ho = (H + padding - dilation (kh - 1) - 1) / stride + 1`.
     #[track_caller]
     pub fn conv2d(&self, weight: &Tensor, options: &Conv2dOptions) -> Tensor {
+        if let Some(y) = self.mix_channels(weight, options) {
+            return y;
+        }
         let op = Conv2d { kind: Kind::Forward, options: options.clone(), result: None };
         op.of([self, weight])
     }
@@ -412,7 +415,34 @@ impl Tensor {
     /// [`Tensor::conv2d`] plus a bias `[out]` for each output channel.
     #[track_caller]
     pub fn conv2d_bias(&self, weight: &Tensor, bias: &Tensor, options: &Conv2dOptions) -> Tensor {
+        if let Some(y) = self.mix_channels(weight, options).filter(|y| bias.desc() == &Desc::f32([y.shape()[1]])) {
+            return y + bias.reshape([bias.elements(), 1, 1]);
+        }
         let op = Conv2d { kind: Kind::Forward, options: options.clone(), result: None };
         self.graph().push1(op, &[self, weight, bias])
+    }
+
+    /// A convolution whose kernel is 1x1, as the product [O, C] x [C, H W] of each image, which needs no index arithmetic;
+    /// gradients are products, too. `None` where the convolution is another one, or images are so small that products
+    /// over all of them together are better.
+    #[track_caller]
+    fn mix_channels(&self, weight: &Tensor, options: &Conv2dOptions) -> Option<Tensor> {
+        let plain = Conv2dOptions { groups: options.groups, flip: options.flip, ..Conv2dOptions::default() };
+        let y = Conv2d::forward(options, self.desc(), weight.desc()).ok()?;
+        let &[n, c, h, w] = self.shape() else { return None };
+        let (outputs, groups, pixels) = (y.shape[1], options.groups, h * w);
+        // The weights' gradient has a part for each image, which must not outgrow the images themselves.
+        let parts = outputs / groups * (c / groups) <= 4 * pixels * (outputs + c) / groups;
+        if options != &plain || weight.shape()[2..] != [1, 1] || pixels < 64 || pixels % 4 != 0 || !parts || n * c == 0 {
+            return None;
+        }
+        let (x, weight) = match groups {
+            1 => (self.reshape([n, c, pixels]), weight.reshape([outputs, c])),
+            _ => (
+                self.reshape([n, groups, c / groups, pixels]),
+                weight.reshape([groups, outputs / groups, c / groups]),
+            ),
+        };
+        Some(weight.matmul(&x).reshape([n, outputs, h, w]))
     }
 }

@@ -52,7 +52,15 @@ impl Op for Softmax {
             return vec![serial];
         }
         let grouped = Candidate::single("grouped", kernel("grouped", lines)).turns(3 * length.div_ceil(64) + 20);
-        if caps.cpu || length < 32 { vec![serial, grouped] } else { vec![grouped, serial] }
+        let quads = length.is_multiple_of(4).then(|| {
+            let turns = 3 * (length / 4) + 3;
+            Candidate::single("serial_vec4", kernel("serial_vec4", lines.div_ceil(64))).turns(turns)
+        });
+        match (caps.cpu, length < 32) {
+            (true, _) => quads.into_iter().chain([serial, grouped]).collect(),
+            (false, true) => [serial, grouped].into_iter().chain(quads).collect(),
+            (false, false) => [grouped, serial].into_iter().chain(quads).collect(),
+        }
     }
 
     fn epilogue(&self) -> bool {
