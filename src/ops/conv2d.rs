@@ -433,15 +433,15 @@ impl Tensor {
         let (outputs, groups, pixels) = (y.shape[1], options.groups, h * w);
         // The weights' gradient has a part for each image, which must not outgrow the images themselves.
         let parts = outputs / groups * (c / groups) <= 4 * pixels * (outputs + c) / groups;
-        if options != &plain || weight.shape()[2..] != [1, 1] || pixels < 64 || pixels % 4 != 0 || !parts || n * c == 0 {
+        if options != &plain || weight.shape()[2..] != [1, 1] || pixels < 64 || pixels % 4 != 0 || !parts || n * c == 0
+        {
             return None;
         }
         let (x, weight) = match groups {
             1 => (self.reshape([n, c, pixels]), weight.reshape([outputs, c])),
-            _ => (
-                self.reshape([n, groups, c / groups, pixels]),
-                weight.reshape([groups, outputs / groups, c / groups]),
-            ),
+            _ => {
+                (self.reshape([n, groups, c / groups, pixels]), weight.reshape([groups, outputs / groups, c / groups]))
+            }
         };
         Some(weight.matmul(&x).reshape([n, outputs, h, w]))
     }

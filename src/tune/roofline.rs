@@ -43,7 +43,7 @@ const BYTES: usize = 64 << 20;
 /// Invocations of the arithmetic.
 const INVOCATIONS: usize = 1 << 16;
 /// Each measurement counts with the best of so many, as others can only take away from it.
-const REPEATS: usize = 7;
+const REPEATS: usize = 15;
 
 impl Roofline {
     /// The device's memory bandwidth, by the kernel that reaches most, in GB/s.

@@ -12,6 +12,9 @@ const WIDTH: u32 = 960;
 const HEIGHT: u32 = 640;
 /// Of one bar.
 const BAR: u32 = 22;
+/// Of a line of the legend, which has so many columns.
+const LINE: u32 = 16;
+const COLUMNS: u32 = 3;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -20,12 +23,17 @@ pub fn draw(path: &Path, device: &str, roofline: &Roofline, rows: &[Row], change
     let bars = if changes.is_empty() { 0 } else { 60 + BAR * changes.len() as u32 };
     let mut text = String::new();
     {
-        let root = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT + bars)).into_drawing_area();
-        let (above, below) = root.split_vertically(HEIGHT);
+        let points: Vec<&Row> = rows.iter().filter(|row| row.flops > 0.0 && row.bytes > 0.0).collect();
+        let legend_height = 16 + LINE * (points.len() as u32).div_ceil(COLUMNS);
+        let height = HEIGHT + legend_height + bars;
+        let root = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
+        let (above, rest) = root.split_vertically(HEIGHT);
+        let (middle, below) = rest.split_vertically(legend_height);
         let drawn = root
             .fill(&WHITE)
             .map_err(|e| e.to_string())
-            .and_then(|()| roofs(&above, device, roofline, rows))
+            .and_then(|()| roofs(&above, device, roofline, &points))
+            .and_then(|()| legend(&middle, &points))
             .and_then(|()| if bars > 0 { compare(&below, changes) } else { Ok(()) })
             .and_then(|()| root.present().map_err(|e| e.to_string()));
         drawn.map_err(|message| Error::argument("--svg", message))?;
@@ -40,13 +48,27 @@ fn decades(values: impl Iterator<Item = f64> + Clone) -> std::ops::Range<f64> {
     10f64.powf(least)..10f64.powf(most)
 }
 
+/// The n-th point's colour: neighbours far apart, all of them dark enough on white.
+fn color(n: usize) -> HSLColor {
+    HSLColor((n as f64 * 0.381_966).fract(), 0.7, 0.38)
+}
+
+/// The points' numbers and names.
+fn legend(area: &Area<'_>, rows: &[&Row]) -> Result<(), String> {
+    let lines = (rows.len() as u32).div_ceil(COLUMNS).max(1);
+    for (n, row) in rows.iter().enumerate() {
+        let (column, line) = (n as u32 / lines, n as u32 % lines);
+        let place = (24 + (column * (WIDTH - 32) / COLUMNS) as i32, (4 + line * LINE) as i32);
+        let font = ("sans-serif", 12).into_font().color(&color(n));
+        let text = format!("{}  {}", n + 1, row.name);
+        area.draw(&Text::new(text, place, font)).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
 /// GFLOP/s over operations per byte, both logarithmic.
-fn roofs(area: &Area<'_>, device: &str, roofline: &Roofline, rows: &[Row]) -> Result<(), String> {
-    let points: Vec<(f64, f64, &Row)> = rows
-        .iter()
-        .filter(|row| row.flops > 0.0 && row.bytes > 0.0)
-        .map(|row| (row.flops / row.bytes, row.rate(row.flops), row))
-        .collect();
+fn roofs(area: &Area<'_>, device: &str, roofline: &Roofline, rows: &[&Row]) -> Result<(), String> {
+    let points: Vec<(f64, f64)> = rows.iter().map(|row| (row.flops / row.bytes, row.rate(row.flops))).collect();
     let ridge = roofline.arithmetic / roofline.memory();
     let xs = decades(points.iter().map(|p| p.0).chain([ridge / 10.0, ridge * 10.0]));
     let ys = decades(points.iter().map(|p| p.1).chain([roofline.arithmetic / 100.0, roofline.arithmetic]));
@@ -69,15 +91,10 @@ fn roofs(area: &Area<'_>, device: &str, roofline: &Roofline, rows: &[Row]) -> Re
     chart
         .draw_series(LineSeries::new([roof(xs.start), roof(ridge), roof(xs.end)], BLACK.stroke_width(2)))
         .map_err(failed)?;
-    for (n, (x, y, row)) in points.iter().enumerate() {
-        let color = Palette99::pick(n).to_rgba();
-        // Labels to the left of points in the right half, so that they stay inside.
-        let left = x.ln() > (xs.start.ln() + xs.end.ln()) / 2.0;
-        let shift = if left { (-6 - 6 * row.name.len() as i32, -6) } else { (6, -6) };
-        let label = Text::new(row.name.clone(), shift, ("sans-serif", 11).into_font().color(&color));
-        chart
-            .draw_series([EmptyElement::at((*x, *y)) + Circle::new((0, 0), 4, color.filled()) + label])
-            .map_err(failed)?;
+    for (n, point) in points.iter().enumerate() {
+        let label = Text::new((n + 1).to_string(), (6, -6), ("sans-serif", 11).into_font().color(&color(n)));
+        let mark = EmptyElement::at(*point) + Circle::new((0, 0), 3, color(n).filled()) + label;
+        chart.draw_series([mark]).map_err(failed)?;
     }
     Ok(())
 }
