@@ -66,6 +66,16 @@ fn gl_with_webgpu_limits() {
     check(" (gl, WebGPU's limits)", "gl", Options { webgpu_limits: true, ..Options::default() });
 }
 
+#[test]
+fn gl_with_second_kernels() {
+    check(" (gl, second kernels)", "gl", Options { candidate: Some(1), ..Options::default() });
+}
+
+#[test]
+fn gl_with_third_kernels() {
+    check(" (gl, third kernels)", "gl", Options { candidate: Some(2), ..Options::default() });
+}
+
 /// In one piece and past the test harness's capture, so that it is seen when all goes well, too.
 fn say(lines: &[String]) {
     let mut out = std::io::stdout().lock();

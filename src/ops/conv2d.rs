@@ -245,6 +245,31 @@ impl Conv2d {
         Some(Candidate::single("rows", kernel))
     }
 
+    /// For the input's gradient at a larger stride: the output's gradient with zeros between its pixels, then `rows` at
+    /// stride 1. The zeros are multiplied, too, but a row of pixels is shared by all taps.
+    fn spread_rows(&self, d: Dims, caps: &Caps) -> Option<Candidate> {
+        let stride = self.options.stride;
+        if self.kind != Kind::InputGrad || stride == [1, 1] || d.out.contains(&0) {
+            return None;
+        }
+        let [h, w] = [0, 1].map(|side| (d.out[side] - 1) * stride[side] + 1);
+        let count = d.batch * d.groups * d.co * h * w;
+        let spread = Kernel::new(shader!("conv2d_spread.wgsl"), "spread")
+            .set("COUNT", count)
+            .set("H", h)
+            .set("W", w)
+            .set("HO", d.out[0])
+            .set("WO", d.out[1])
+            .set("SH", stride[0])
+            .set("SW", stride[1])
+            .bind([Arg::In(0), Arg::ScratchOut(0)])
+            .grid(caps.fold(count.div_ceil(4 * 64)));
+        let dense = Conv2d { options: self.options.clone().stride([1, 1]), kind: self.kind, result: None };
+        let mut rows = dense.rows(Dims { out: [h, w], ..d }, false, caps)?.kernels.pop()?;
+        rows.args[0] = Arg::ScratchIn(0);
+        Some(Candidate::new("spread_rows", vec![spread, rows], vec![count.next_multiple_of(4) * 4]))
+    }
+
     /// Channels and pixels per lane: the block with the least work for each useful product, within the registers.
     fn block(&self, d: &Dims, padding: isize, lanes: usize) -> Option<(usize, usize)> {
         let (kw, stride, dilation) = (d.kernel[1], self.options.stride[1], self.options.dilation[1]);
@@ -376,6 +401,10 @@ impl Op for Conv2d {
         let pointwise = d.kernel == [1, 1];
         let bias = io.inputs.len() > 2;
         let products = self.gemm(&d, bias, caps);
+        if self.kind == Kind::InputGrad && self.options.stride != [1, 1] {
+            let spread = self.spread_rows(d, caps).filter(|_| caps.cpu);
+            return spread.into_iter().chain(products).collect();
+        }
         let rows = match self.kind {
             Kind::WeightGrad => self.weight_rows(&d, caps),
             _ => self.rows(d, bias, caps),
@@ -427,21 +456,27 @@ impl Tensor {
     /// over all of them together are better.
     #[track_caller]
     fn mix_channels(&self, weight: &Tensor, options: &Conv2dOptions) -> Option<Tensor> {
-        let plain = Conv2dOptions { groups: options.groups, flip: options.flip, ..Conv2dOptions::default() };
+        let Conv2dOptions { stride, groups, flip, .. } = *options;
+        let plain = Conv2dOptions { stride, groups, flip, ..Conv2dOptions::default() };
         let y = Conv2d::forward(options, self.desc(), weight.desc()).ok()?;
-        let &[n, c, h, w] = self.shape() else { return None };
-        let (outputs, groups, pixels) = (y.shape[1], options.groups, h * w);
+        let (&[n, c, ..], &[_, outputs, h, w]) = (self.shape(), &y.shape[..]) else { return None };
+        let pixels = h * w;
         // The weights' gradient has a part for each image, which must not outgrow the images themselves.
         let parts = outputs / groups * (c / groups) <= 4 * pixels * (outputs + c) / groups;
         if options != &plain || weight.shape()[2..] != [1, 1] || pixels < 64 || pixels % 4 != 0 || !parts || n * c == 0
         {
             return None;
         }
-        let (x, weight) = match groups {
-            1 => (self.reshape([n, c, pixels]), weight.reshape([outputs, c])),
-            _ => {
-                (self.reshape([n, groups, c / groups, pixels]), weight.reshape([groups, outputs / groups, c / groups]))
+        let x = match stride {
+            [1, 1] => self.clone(),
+            [sh, sw] => {
+                let every = |axis: usize, step: usize| (0, self.shape()[axis] as isize, step as isize);
+                self.slice(&[every(0, 1), every(1, 1), every(2, sh), every(3, sw)])
             }
+        };
+        let (x, weight) = match groups {
+            1 => (x.reshape([n, c, pixels]), weight.reshape([outputs, c])),
+            _ => (x.reshape([n, groups, c / groups, pixels]), weight.reshape([groups, outputs / groups, c / groups])),
         };
         Some(weight.matmul(&x).reshape([n, outputs, h, w]))
     }
