@@ -463,7 +463,12 @@ impl Tensor {
         let pixels = h * w;
         // The weights' gradient has a part for each image, which must not outgrow the images themselves.
         let parts = outputs / groups * (c / groups) <= 4 * pixels * (outputs + c) / groups;
-        if options != &plain || weight.shape()[2..] != [1, 1] || pixels < 64 || pixels % 4 != 0 || !parts || n * c == 0
+        if options != &plain
+            || weight.shape()[2..] != [1, 1]
+            || pixels < 64
+            || pixels % 4 != 0
+            || !parts
+            || n * c * outputs == 0
         {
             return None;
         }

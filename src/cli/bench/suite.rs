@@ -4,7 +4,7 @@ use super::baseline::{self, Baseline};
 use super::cases::{Case, Job, like};
 use super::chart;
 use super::report::{Format, Row};
-use super::timing::{Times, on_device};
+use super::timing::{Times, on_device, sets};
 use crate::cli::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use shadegrad::gpu::Options;
@@ -41,9 +41,6 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
 }
-
-/// Inputs that a case rotates over hold about this many bytes together, so that caches do not flatter.
-const ROTATION: f64 = 64e6;
 
 pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     let cases = like(all, &args.only);
@@ -101,7 +98,7 @@ fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<Row> {
     let mut kernels: Vec<&str> = plan.steps.iter().map(|step| step.candidate).collect();
     kernels.dedup();
     let kernels = summary(&kernels);
-    let sets = (ROTATION / ports.max(1.0)).ceil().clamp(1.0, 4.0) as usize;
+    let sets = sets(ports);
     let mut programs = vec![first];
     for _ in 1..sets {
         programs.push(program(gpu, case.job())?);

@@ -92,6 +92,11 @@ pub struct Times {
     pub reps: usize,
 }
 
+/// How many sets of buffers to rotate over, of which one holds this many bytes, so that caches do not flatter.
+pub fn sets(bytes: f64) -> usize {
+    (64e6 / bytes.max(1.0)).ceil().clamp(1.0, 4.0) as usize
+}
+
 /// Runs are timed in batches that take at least so long, of so many runs at the most.
 const BATCH: Duration = Duration::from_millis(2);
 const RUNS: usize = 200;

@@ -3,7 +3,7 @@
 mod spec;
 
 use super::report::{Format, Row};
-use super::timing::{Times, on_device_in_turn};
+use super::timing::{Times, on_device_in_turn, sets as sets_for};
 use crate::cli::say;
 use shadegrad::gpu::{RawBuffer, RawKernel};
 use shadegrad::translate::{Bound, Wgsl};
@@ -65,9 +65,6 @@ struct Subject {
     bytes: f64,
     cold: f64,
 }
-
-/// Buffers that a kernel rotates over hold about this many bytes together, so that caches do not flatter.
-const ROTATION: f64 = 64e6;
 
 pub fn run(args: &Args) -> Result<()> {
     let missing = || Error::argument("bench", "name a suite or a WGSL file; --help lists what there is");
@@ -147,11 +144,10 @@ impl Subject {
             return Err(Error::argument(&name, message));
         }
         let bytes: usize = spec.buffers.iter().map(|(_, content)| 4 * content.count).sum();
-        let count = (ROTATION / bytes.max(1) as f64).ceil().clamp(1.0, 4.0) as usize;
         let overrides: Vec<(&str, f64)> = overrides.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let start = Instant::now();
         let (mut sets, mut cold) = (Vec::new(), 0.0);
-        for set in 0..count {
+        for set in 0..sets_for(bytes as f64) {
             let buffers = bound.iter().map(|bound| buffer(&name, bound, &spec, set)).collect::<Result<Vec<_>>>()?;
             let made = gpu.raw_kernel(&text, &entry, &overrides, &buffers, grid);
             let kernel = made.map_err(|error| match error {
