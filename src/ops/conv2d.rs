@@ -254,6 +254,11 @@ impl Conv2d {
         }
         let [h, w] = [0, 1].map(|side| (d.out[side] - 1) * stride[side] + 1);
         let count = d.batch * d.groups * d.co * h * w;
+        // Long strides would multiply little but zeros, and the spread gradient has to fit into a binding.
+        let most = caps.binding.min(caps.buffer) / 2;
+        if stride[0] * stride[1] > 4 || 4 * count as u64 > most {
+            return None;
+        }
         let spread = Kernel::new(shader!("conv2d_spread.wgsl"), "spread")
             .set("COUNT", count)
             .set("H", h)

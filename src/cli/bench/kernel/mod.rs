@@ -234,7 +234,12 @@ fn with_consts(name: &str, mut text: String, wgsl: &Wgsl, spec: &Spec) -> Result
         }
         let after = |at: usize| text[at..].find('=').map(|equals| at + equals + 1);
         let starts = [format!("const {constant} "), format!("const {constant}:"), format!("const {constant}=")];
-        let start = starts.iter().find_map(|head| text.find(head)).and_then(after);
+        // At the start of a line: the head of the file, and comments, may name it, too.
+        let declared = |head: &String| match text.starts_with(head) {
+            true => Some(0),
+            false => text.find(&format!("\n{head}")).map(|at| at + 1),
+        };
+        let start = starts.iter().find_map(declared).and_then(after);
         let end = start.and_then(|start| text[start..].find(';').map(|end| start + end));
         let (Some(start), Some(end)) = (start, end) else {
             return Err(Error::argument(name, format!("there is no const or override {constant:?} in it")));
@@ -329,13 +334,14 @@ mod tests {
 
     #[test]
     fn consts_and_overrides_are_set() {
-        let text = "const N: u32 = 4u; // elements\noverride M = 2.0;\n".to_string();
+        let head = "//! const N = 8u\n";
+        let text = format!("{head}const N: u32 = 4u; // elements\noverride M = 2.0;\n");
         let wgsl = Wgsl::parse("a.wgsl", &text).unwrap();
         let mut spec = Spec::default();
         spec.set("const N = 8u").unwrap();
         spec.set("const M = 3f").unwrap();
         let (text, overrides) = with_consts("a.wgsl", text, &wgsl, &spec).unwrap();
-        assert_eq!(text.lines().next(), Some("const N: u32 = 8u; // elements"));
+        assert!(text.starts_with(&format!("{head}const N: u32 = 8u; // elements\n")), "{text}");
         assert_eq!(overrides, [("M".to_string(), 3.0)]);
         spec.set("const K = 1").unwrap();
         let message = with_consts("a.wgsl", text, &wgsl, &spec).unwrap_err().to_string();

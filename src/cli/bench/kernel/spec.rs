@@ -156,7 +156,7 @@ impl Content {
         Some(Content { kind, count: whole(count)?, fill })
     }
 
-    /// The words; random ones differ from `set` to `set`.
+    /// The words; random ones differ from name to name and from `set` to `set`.
     pub fn words(&self, name: &str, set: usize) -> Result<Vec<u32>> {
         let word = |value: f64| match self.kind {
             Kind::F32 => (value as f32).to_bits(),
@@ -168,7 +168,9 @@ impl Content {
             Fill::Value(value) => Ok(vec![word(*value); self.count]),
             Fill::Count => Ok((0..self.count).map(|i| word(i as f64)).collect()),
             Fill::Random => {
-                let numbers = super::super::cases::random(self.count, set as u32 + 1, 2.0);
+                let mix = |seed: u32, byte: u8| seed.wrapping_mul(31).wrapping_add(byte.into());
+                let seed = name.bytes().fold(set as u32 + 1, mix);
+                let numbers = super::super::cases::random(self.count, seed, 2.0);
                 let whole = |v: f32| f64::from(v + 1.0) * f64::from(1 << 23);
                 Ok(numbers
                     .into_iter()
