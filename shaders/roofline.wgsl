@@ -6,7 +6,6 @@ const TURNS = 1u;    // of the loops
 const CHAINS = 1u;   // sums that an invocation keeps in registers; enough to hide an operation's latency, few enough to fit
 const GROUP = 64u;
 alias Element = f32; // of the memory kernels: f32 or vec4<f32>
-alias Number = f32;  // of the arithmetic: f32 or f16
 
 @group(0) @binding(0) var<storage, read> x: array<Element>; // [COUNT]
 @group(0) @binding(1) var<storage, read> z: array<Element>; // [COUNT]
@@ -21,22 +20,22 @@ fn arithmetic(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = group_index(group, groups) * GROUP + lane;
-    let a = Number(results[i]);
-    let b = Number(1.0) - a;
-    var sums: array<Number, CHAINS>;
+    let a = results[i];
+    let b = 1.0 - a;
+    var sums: array<f32, CHAINS>;
     for (var c = 0u; c < CHAINS; c++) { // unroll
-        sums[c] = Number(c) * b;
+        sums[c] = f32(c) * b;
     }
     for (var t = 0u; t < TURNS; t++) {
         for (var c = 0u; c < CHAINS; c++) { // unroll
             sums[c] = fma(sums[c], a, b);
         }
     }
-    var sum = Number(0.0);
+    var sum = 0.0;
     for (var c = 0u; c < CHAINS; c++) { // unroll
         sum += sums[c];
     }
-    results[i] = f32(sum);
+    results[i] = sum;
 }
 
 @compute @workgroup_size(GROUP)

@@ -138,10 +138,21 @@ impl Wgsl {
 
     /// Whether it shuffles values between the lanes of a subgroup, for which GLSL's core has no words.
     pub fn shuffles(&self) -> bool {
-        let gathers = |f: &naga::Function| f.body.iter().any(|s| matches!(s, naga::Statement::SubgroupGather { .. }));
-        self.module.functions.iter().any(|(_, function)| gathers(function))
-            || self.module.entry_points.iter().any(|entry| gathers(&entry.function))
+        self.module.functions.iter().any(|(_, function)| gathers(&function.body))
+            || self.module.entry_points.iter().any(|entry| gathers(&entry.function.body))
     }
+}
+
+fn gathers(block: &naga::Block) -> bool {
+    use naga::Statement::{Block, If, Loop, SubgroupGather, Switch};
+    block.iter().any(|statement| match statement {
+        SubgroupGather { .. } => true,
+        Block(inner) => gathers(inner),
+        If { accept, reject, .. } => gathers(accept) || gathers(reject),
+        Loop { body, continuing, .. } => gathers(body) || gathers(continuing),
+        Switch { cases, .. } => cases.iter().any(|case| gathers(&case.body)),
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -192,5 +203,9 @@ mod tests {
         assert!(wgsl.glsl("main", false).unwrap().starts_with("#version 430 core"));
         assert!(wgsl.glsl("main", true).unwrap().starts_with("#version 310 es"));
         assert!(!wgsl.shuffles());
+        let text = "@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n\
+            @compute @workgroup_size(8) fn main() {\n\
+            for (var i = 0u; i < 3u; i++) { if (i > 1u) { y[i] = subgroupShuffle(y[0], i); } }\n}\n";
+        assert!(Wgsl::parse("test.wgsl", text).unwrap().shuffles());
     }
 }

@@ -143,8 +143,13 @@ fn a_suite_is_printed_in_every_form_and_compared_with_a_baseline() {
     with(&["--compare", &scaled(10.0), "--svg", &chart]);
     let picture = std::fs::read_to_string(&chart).expect("a picture");
     assert!(picture.contains("matmul_256") && picture.contains("operations per byte"));
-    let message = place.refused(&[&short[..], &["--compare", &scaled(0.01)]].concat());
+    let against = |baseline: &str| place.refused(&[&short[..], &["--compare", baseline]].concat());
+    let message = against(&scaled(0.01));
     assert!(message.contains("1 of 1 cases take more than 10 % longer: matmul_256 (+"), "{message}");
+    let foreign = place.write("foreign.json", &format!("{{\"device\": \"another\"}}\n{row}\n"));
+    assert!(against(&foreign).contains("measured on another, this is"));
+    let other = place.write("other.json", &row.to_string().replace("matmul_256", "matmul_257"));
+    assert!(against(&other).contains("no case that was measured is in the baseline"));
 }
 
 #[test]
@@ -163,5 +168,8 @@ fn what_was_tuned_is_kept_and_explained() {
         std::fs::write(entry.expect("a file").path(), "{").expect("a file");
     }
     assert!(place.fine(&explain).contains("1 kinds of work tuned"));
+    std::fs::remove_dir_all(place.path("cache")).expect("a cache");
+    place.write("cache", "a file where a folder should be");
+    assert!(place.refused(&explain).contains("the choices are not kept"));
     assert!(place.refused(&["tune", "nothing_like_it"]).contains("nothing is called like"));
 }

@@ -23,14 +23,14 @@ enum Command {
     Info(info::Args),
     /// Measurements: of the engine, of the device, or of a WGSL kernel of your own
     Bench(Box<bench::Args>),
-    /// Measures the kernels of networks ahead of time and keeps what wins, for this adapter and driver
+    /// Measures the kernels of networks ahead of time and keeps what wins, for programs that run with SHADEGRAD_TUNE=1
     Tune(tune::Args),
 }
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let started = bench::Start::now();
-    env_logger::init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,wgpu_hal=off")).init();
     let done = match Cli::parse().command {
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args, started),

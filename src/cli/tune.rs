@@ -32,11 +32,16 @@ pub fn run(args: &Args) -> Result<()> {
     let choices = args.fresh.then(Choices::default);
     let gpu = Gpu::open(&Options { adapter: args.adapter.clone(), tune: true, choices, ..Options::default() })?;
     say(&gpu.to_string())?;
+    let mut unkept = None;
     for case in cases {
         let tuned = gpu.tune(&case.job().function)?;
         let text = tuned.to_string();
+        unkept = tuned.unkept.or(unkept);
         let shown = if args.explain { text.as_str() } else { text.lines().next_back().unwrap_or_default() };
         say(&format!("{}: {}{shown}", case.name, if args.explain { "\n" } else { "" }))?;
     }
-    Ok(())
+    match unkept {
+        Some(message) => Err(Error::argument("tune", format!("the choices are not kept: {message}"))),
+        None => Ok(()),
+    }
 }

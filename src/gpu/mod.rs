@@ -93,7 +93,7 @@ impl Gpu {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let caps = adapter::caps(&device, &info, options);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let tuning = options.tune.then(|| ChoiceFile::of(&info));
+        let tuning = options.tune.then(|| ChoiceFile::of(&info, &caps, options.checked));
         let stored = || tuning.as_ref().map(ChoiceFile::load).unwrap_or_default();
         let choices = Mutex::new(options.choices.clone().unwrap_or_else(stored));
         Gpu(Arc::new(Shared {
@@ -132,9 +132,20 @@ impl Gpu {
         &self.0.caps
     }
 
-    /// The kernels chosen for this device so far: to be kept, and given to [`Options::choices`] another time.
+    /// The kernels chosen for this device so far: to be kept, and given to [`Options::choices`] or [`Gpu::set_choices`]
+    /// another time.
     pub fn choices(&self) -> Choices {
         lock(&self.0.choices).clone()
+    }
+
+    /// Has programs to come use these choices: for a device that an app has lent ([`Gpu::from_wgpu`]).
+    pub fn set_choices(&self, choices: Choices) {
+        *lock(&self.0.choices) = choices;
+    }
+
+    /// Whether shaders keep their run-time checks.
+    pub(crate) fn checked(&self) -> bool {
+        self.0.checked
     }
 
     /// Compiles what `function` computes: fuses, plans, chooses kernels, creates pipelines (in parallel) and memory.

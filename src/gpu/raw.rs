@@ -123,7 +123,9 @@ impl Gpu {
     }
 
     fn raw_buffer(&self, buffer: &RawBuffer) -> Result<wgpu::Buffer> {
-        let bytes = (buffer.words.len() as u64 * 4).next_multiple_of(16).max(16);
+        // Whole vec4s for uniforms; a storage buffer is as long as it was said to be, which its shader may ask for.
+        let grain = if buffer.uniform { 16 } else { 4 };
+        let bytes = (buffer.words.len() as u64 * 4).next_multiple_of(grain).max(grain);
         let what = format!("binding {} of group {}", buffer.binding, buffer.group);
         let most = self.caps().binding.min(self.caps().buffer);
         if bytes > most {
@@ -168,5 +170,22 @@ impl RawKernel {
         let missing = || Error::argument("RawKernel::read", format!("there are {} buffers", self.buffers.len()));
         let buffer = self.buffers.get(n).ok_or_else(missing)?;
         self.gpu.fetch(buffer, 0, buffer.size() as usize)?.wait()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storage_buffer_is_as_long_as_it_was_said_to_be() {
+        let gpu = Gpu::new().unwrap();
+        let wgsl = "@group(0) @binding(0) var<storage, read_write> x: array<u32>;\n\
+            @compute @workgroup_size(1) fn main() { x[0] = arrayLength(&x); }\n";
+        let x = RawBuffer { group: 0, binding: 0, uniform: false, words: vec![7; 3] };
+        let kernel = gpu.raw_kernel(wgsl, "main", &[], &[x], [1, 1, 1]).unwrap();
+        gpu.time(gpu.clock(), |encoder| kernel.record(encoder, 1)).unwrap();
+        assert_eq!(kernel.read(0).unwrap(), [3, 7, 7]);
+        assert!(kernel.read(1).unwrap_err().to_string().contains("there are 1 buffers"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::program::Home;
 use super::{Gpu, Program, lock};
-use crate::graph::choose::{Choice, Trial, Work};
+use crate::graph::choose::{Choice, Choices, Trial, Work};
 use crate::graph::plan::Plan;
 use crate::graph::{Caps, DType, Function};
 use crate::ops::ticking;
@@ -17,7 +17,9 @@ const BATCH: Duration = Duration::from_millis(2);
 /// Runs submitted together at most.
 const MOST: usize = 100;
 /// A candidate that is slower than the best by this factor is not measured again.
-const HOPELESS: f64 = 1.3;
+const HOPELESS: f64 = 3.0;
+/// A run that takes longer than this need not be repeated to see that it is hopeless: no launch and hardly a pause is as long.
+const LONG: f64 = 20e-3;
 /// The shipped default stays unless another is faster by this factor: less is noise.
 const WORTH: f64 = 1.03;
 
@@ -30,6 +32,8 @@ pub struct Tuned {
     pub new: usize,
     /// How long it took.
     pub time: Duration,
+    /// Why the new ones are not kept for later processes, where they should have been.
+    pub unkept: Option<String>,
 }
 
 /// A candidate on trial.
@@ -45,10 +49,13 @@ impl Gpu {
     /// A candidate's result has to agree with that of the shipped default; one that does not, or that the device refuses,
     /// is left out, and the reason kept. No state changes: ops that update parameters are not tried.
     ///
+    /// Where no candidate can be tried - for want of memory, say - the default stays, and the next time tries again.
+    ///
     /// Where [`Options::tune`](super::Options::tune) is on, what was chosen is kept for later processes.
     ///
     /// # Errors
-    /// What [`Gpu::compile`] would report; a lost device. A file that cannot be written is only warned of.
+    /// What [`Gpu::compile`] would report; a lost device. A file that cannot be written is only warned of
+    /// ([`Tuned::unkept`]).
     pub fn tune(&self, function: &Function) -> Result<Tuned> {
         function.graph.error()?;
         let start = Instant::now();
@@ -56,38 +63,43 @@ impl Gpu {
         let home = Home::of(self, function)?;
         let plan = Plan::new(function, self.caps(), &|param| home.places[&param.id()], &self.choices())?;
         let mut tuned = Tuned::default();
-        let mut seen: Vec<&str> = Vec::new();
+        let (mut seen, mut new): (Vec<&str>, Choices) = Default::default();
+        let mut outcome = Ok(());
         for work in &plan.works {
             if seen.contains(&work.key.as_str()) {
                 continue;
             }
             seen.push(&work.key);
             let known = self.choices().of(work).cloned();
-            let choice = match known {
-                Some(choice) => choice,
-                None => {
-                    if tuned.new == 0 {
-                        log::info!("tuning for {self}");
-                    }
-                    tuned.new += 1;
-                    let choice = self.try_all(function, &home, work)?;
-                    lock(&self.0.choices).0.insert(work.key.clone(), choice.clone());
-                    choice
+            let choice = match known.map_or_else(|| self.try_all(function, &home, work), |choice| Ok(Some(choice))) {
+                Ok(Some(choice)) => choice,
+                Ok(None) => continue,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
                 }
             };
+            if self.choices().of(work).is_none() {
+                lock(&self.0.choices).0.insert(work.key.clone(), choice.clone());
+                new.0.insert(work.key.clone(), choice.clone());
+            }
             tuned.choices.push((work.key.clone(), choice));
         }
-        tuned.time = start.elapsed();
-        if let (Some(file), false) = (&self.0.tuning, tuned.new == 0) {
+        (tuned.new, tuned.time) = (new.0.len(), start.elapsed());
+        // Also where the device was lost on the way: what is known by then need not be measured again.
+        if let (Some(file), false) = (&self.0.tuning, new.0.is_empty()) {
             log::info!("chose kernels for {} kinds of work in {:.1} s", tuned.new, tuned.time.as_secs_f64());
-            if let Err(error) = file.save(&self.choices()) {
-                log::warn!("what was tuned is not kept: {error}");
-            }
+            tuned.unkept = file.save(&new).err().map(|error| error.to_string());
         }
-        Ok(tuned)
+        if let Some(error) = &tuned.unkept {
+            log::warn!("what was tuned is not kept: {error}");
+        }
+        outcome.map(|()| tuned)
     }
 
-    fn try_all(&self, function: &Function, home: &Home, work: &Work) -> Result<Choice> {
+    /// Tries every candidate; nothing where none ran, or one might run another time.
+    fn try_all(&self, function: &Function, home: &Home, work: &Work) -> Result<Option<Choice>> {
+        let mut short_of_memory = false;
         let mut reference: Option<Vec<Vec<u32>>> = None;
         let mut entrants = Vec::new();
         for (n, name) in work.candidates.iter().enumerate() {
@@ -111,7 +123,10 @@ impl Gpu {
                 Ok((program, None)) => (Some(program), String::new()),
                 Ok((_, Some(remark))) => (None, remark),
                 Err(error @ Error::DeviceLost(_)) => return Err(error),
-                Err(error) => (None, error.to_string()),
+                Err(error) => {
+                    short_of_memory |= matches!(error, Error::OutOfMemory { .. });
+                    (None, error.to_string())
+                }
             };
             if !remark.is_empty() {
                 log::warn!("{} for {}: {remark}", name, work.key);
@@ -125,13 +140,12 @@ impl Gpu {
         let fastest = trials.iter().min_by(|a, b| time(a).total_cmp(&time(b)));
         let first = trials.iter().find(|trial| trial.microseconds.is_some());
         let winner = match (first, fastest) {
+            _ if short_of_memory => return Ok(None),
             (Some(first), Some(fastest)) if time(first) > WORTH * time(fastest) => fastest,
             (Some(first), _) => first,
-            _ => {
-                return Err(Error::argument(&work.key, "no candidate ran on this device; see the log for the reasons"));
-            }
+            _ => return Ok(None),
         };
-        Ok(Choice { candidate: winner.candidate.clone(), fingerprint: work.fingerprint, trials })
+        Ok(Some(Choice { candidate: winner.candidate.clone(), fingerprint: work.fingerprint, trials }))
     }
 
     /// Two rounds, in turn, so that a slow moment of the machine does not decide; the lesser median counts.
@@ -188,12 +202,12 @@ impl Program {
         })
     }
 
-    /// Microseconds of one run, the median; of a single one where that is far beyond `limit`.
+    /// Microseconds of one run, the median; of a single one where that is long, and far beyond `limit`.
     fn microseconds(&self, limit: f64) -> Result<f64> {
         let clock = self.gpu.clock();
         let batch = |runs| self.gpu.time(clock, |encoder| (0..runs).for_each(|_| self.record(encoder)));
         let single = batch(1)?.max(1e-9);
-        if single * 1e6 > 4.0 * limit {
+        if single > LONG && single * 1e6 > limit {
             return Ok(single * 1e6);
         }
         let runs = ((BATCH.as_secs_f64() / single) as usize).clamp(1, MOST);

@@ -13,7 +13,7 @@ pub struct Trial {
     pub candidate: String,
     /// Microseconds of one run, the median of several.
     pub microseconds: Option<f64>,
-    /// Why it could not be taken, or was not measured to the end; empty where all went well.
+    /// Why it could not be taken; empty where all went well.
     pub remark: String,
 }
 
@@ -109,11 +109,16 @@ pub(super) fn pick(mut all: Vec<Candidate>, caps: &Caps, work: Option<&Work>, ch
 /// program to program and are left out.
 fn fingerprint(candidates: &[Candidate]) -> u64 {
     let mut hash = Fnv::default();
+    // A loop over time may be a thousand kernels of one file, which is hashed once.
+    let mut last = "";
     for candidate in candidates {
         hash.add(candidate.name);
         for kernel in &candidate.kernels {
             hash.add(kernel.entry);
-            hash.add(kernel.shader.source);
+            if !std::ptr::eq(last, kernel.shader.source) {
+                last = kernel.shader.source;
+                hash.add(last);
+            }
             hash.add(&format!("{:?} {:?} {:?} {:?}", kernel.consts, kernel.functions, kernel.choices, kernel.grid));
         }
     }

@@ -1,11 +1,12 @@
 //! Files of what was measured: one for each adapter and driver.
 
+use crate::graph::Caps;
 use crate::graph::choose::{Choices, Fnv};
 use crate::io::atomic::Staged;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 /// Counts up when the file's form changes.
@@ -20,9 +21,12 @@ pub(crate) struct CacheFile {
 }
 
 impl CacheFile {
-    /// The file of `what` for this adapter and driver.
-    pub fn of(what: &'static str, info: &wgpu::AdapterInfo) -> CacheFile {
-        let device = format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info);
+    /// The file of `what` for this adapter and driver, opened with these abilities and with or without run-time checks.
+    pub fn of(what: &'static str, info: &wgpu::AdapterInfo, caps: &Caps, checked: bool) -> CacheFile {
+        let mut setup = Fnv::default();
+        setup.add(&format!("{caps:?} {checked}"));
+        let wgpu::AdapterInfo { name, backend, driver, driver_info, .. } = info;
+        let device = format!("{name} ({backend}, {driver} {driver_info}; setup {:016x})", setup.0);
         let path = folder().map(|folder| folder.join(format!("{what}-{}", file_name(&device))));
         CacheFile { path, device, what }
     }
@@ -52,16 +56,18 @@ impl CacheFile {
         Ok(Some(value[self.what].take()))
     }
 
-    /// Puts `value` there.
-    pub fn save(&self, value: Value) -> Result<()> {
+    /// Puts there what `value` makes; no other process writes meanwhile.
+    pub fn save(&self, value: impl FnOnce() -> Value) -> Result<()> {
         let Some(path) = &self.path else {
             return Err(Error::argument("SHADEGRAD_CACHE", "no folder for caches is known; name one"));
         };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         }
-        let all = json!({ "version": VERSION, "device": self.device, self.what: value });
-        Staged::write(path, |out| writeln!(out, "{all:#}"))?.commit()
+        let write = |out: &mut dyn Write| {
+            writeln!(out, "{:#}", json!({ "version": VERSION, "device": self.device, self.what: value() }))
+        };
+        Staged::write(path, write)?.commit()
     }
 }
 
@@ -69,12 +75,12 @@ impl CacheFile {
 pub(crate) struct ChoiceFile(CacheFile);
 
 impl ChoiceFile {
-    /// The file for this adapter and driver.
-    pub fn of(info: &wgpu::AdapterInfo) -> ChoiceFile {
-        ChoiceFile(CacheFile::of("choices", info))
+    /// The file for this adapter and driver, opened so.
+    pub fn of(info: &wgpu::AdapterInfo, caps: &Caps, checked: bool) -> ChoiceFile {
+        ChoiceFile(CacheFile::of("choices", info, caps, checked))
     }
 
-    /// The choices kept there; a choice that cannot be read is left aside with a warning.
+    /// The choices kept there; those that cannot be read are left aside with a warning.
     pub fn load(&self) -> Choices {
         let read = |value: Value| Choices::from_value(&value);
         self.0.load().map_or(Ok(Choices::default()), read).unwrap_or_else(|error| {
@@ -85,9 +91,11 @@ impl ChoiceFile {
 
     /// Keeps these choices beside those that other processes have made meanwhile.
     pub fn save(&self, choices: &Choices) -> Result<()> {
-        let mut all = self.load();
-        all.0.extend(choices.0.clone());
-        self.0.save(all.to_value())
+        self.0.save(|| {
+            let mut all = self.load();
+            all.0.extend(choices.0.clone());
+            all.to_value()
+        })
     }
 }
 

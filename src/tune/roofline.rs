@@ -38,8 +38,8 @@ impl fmt::Display for Roof {
     }
 }
 
-/// Bytes of each buffer: beyond the caches of most devices.
-const BYTES: usize = 64 << 20;
+/// Bytes of each buffer, where a binding may be so large: beyond the caches of most devices.
+const BYTES: usize = 256 << 20;
 /// Invocations of the arithmetic.
 const INVOCATIONS: usize = 1 << 16;
 /// Each measurement counts with the best of so many, as others can only take away from it.
@@ -63,7 +63,7 @@ impl Roofline {
     /// # Errors
     /// What the device reports. A file that cannot be written is only warned of.
     pub fn of(gpu: &Gpu, fresh: bool) -> Result<Roofline> {
-        let file = CacheFile::of("roofline", gpu.info());
+        let file = CacheFile::of("roofline", gpu.info(), gpu.caps(), gpu.checked());
         let source = wgsl::fingerprint(&shader!("roofline.wgsl"));
         let known = file.load().filter(|value| value["shader"] == source.as_str());
         if let (false, Some(roofline)) = (fresh, known.as_ref().and_then(Roofline::from_value)) {
@@ -72,7 +72,7 @@ impl Roofline {
         let roofline = Roofline::measure(gpu)?;
         let mut value = roofline.to_value();
         value["shader"] = source.into();
-        if let Err(error) = file.save(value) {
+        if let Err(error) = file.save(|| value) {
             log::warn!("the device's limits are not kept: {error}");
         }
         Ok(roofline)
@@ -161,7 +161,7 @@ fn arithmetic(gpu: &Gpu, chains: usize) -> Result<f64> {
 
 fn bandwidth(gpu: &Gpu, entry: &'static str, (element, width): (&str, usize)) -> Result<f64> {
     const TURNS: usize = 16;
-    let words = (BYTES as u64).min(gpu.caps().binding / 2) as usize / 4;
+    let words = (BYTES as u64).min(gpu.caps().binding) as usize / 4;
     let count = words / width;
     // Reading stores one element of TURNS.
     let (bindings, moved, invocations): (&[u32], f64, usize) = match entry {

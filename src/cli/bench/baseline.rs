@@ -5,8 +5,12 @@ use serde_json::Value;
 use shadegrad::{Error, Result};
 use std::path::Path;
 
-/// Rows of a former run with `--json`.
-pub struct Baseline(Vec<(String, f64)>);
+/// A former run with `--json`.
+pub struct Baseline {
+    /// Where it was, if it says so.
+    pub device: Option<String>,
+    rows: Vec<(String, f64)>,
+}
 
 /// A case in both runs.
 pub struct Change {
@@ -27,11 +31,12 @@ impl Baseline {
     /// Reads the lines that `--json` printed.
     pub fn load(path: &Path) -> Result<Baseline> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let mut rows = Vec::new();
+        let (mut device, mut rows) = (None, Vec::new());
         for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let value: Value = serde_json::from_str(line).map_err(|e| {
                 Error::format(path, format!("line {} is no JSON ({e}); a baseline is what --json printed", n + 1))
             })?;
+            device = device.or_else(|| value["device"].as_str().map(String::from));
             if let (Some(name), Some(median)) = (value["case"].as_str(), value["median_us"].as_f64()) {
                 rows.push((name.to_string(), median));
             }
@@ -39,13 +44,13 @@ impl Baseline {
         if rows.is_empty() {
             return Err(Error::format(path, "there are no measured cases in it; a baseline is what --json printed"));
         }
-        Ok(Baseline(rows))
+        Ok(Baseline { device, rows })
     }
 
     /// The cases in both.
     pub fn changes(&self, rows: &[Row]) -> Vec<Change> {
         let change = |row: &Row| {
-            let (name, before) = self.0.iter().find(|(name, _)| *name == row.name)?;
+            let (name, before) = self.rows.iter().find(|(name, _)| *name == row.name)?;
             Some(Change { name: name.clone(), before: *before, now: row.median })
         };
         rows.iter().filter_map(change).collect()

@@ -142,7 +142,10 @@ impl Format {
     pub fn failure(self, name: &str, error: &shadegrad::Error) -> Result<()> {
         match self.json {
             true => say(&json!({ "case": name, "error": error.to_string() }).to_string()),
-            false => say(&format!("{name}: failed: {error}")),
+            false => {
+                eprintln!("{name}: failed: {error}");
+                Ok(())
+            }
         }
     }
 }

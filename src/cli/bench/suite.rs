@@ -60,7 +60,12 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     args.format.head(&gpu.to_string(), gpu.clock(), &roofline)?;
     let bar = ProgressBar::new(cases.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()));
-    let mut rows = Vec::new();
+    if let Some(other) = baseline.as_ref().and_then(|b| b.device.as_ref()).filter(|device| **device != gpu.to_string())
+    {
+        let message = format!("that was measured on {other}, this is {gpu}; times of different devices say nothing");
+        return Err(Error::argument("--compare", message));
+    }
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for case in &cases {
         bar.set_message(case.name.clone());
         match measure(&gpu, case, budget) {
@@ -69,7 +74,10 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
                 bar.suspend(|| args.format.row(&row))?;
                 rows.push(row);
             }
-            Err(error) => bar.suspend(|| args.format.failure(&case.name, &error))?,
+            Err(error) => {
+                bar.suspend(|| args.format.failure(&case.name, &error))?;
+                failed.push(case.name.as_str());
+            }
         }
         bar.inc(1);
     }
@@ -78,9 +86,15 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     if !wide.is_empty() {
         eprintln!("the times of {} are spread widely: their medians say little", wide.join(", "));
     }
-    let changes = baseline.map(|baseline| baseline.changes(&rows)).unwrap_or_default();
+    let changes = baseline.as_ref().map(|baseline| baseline.changes(&rows)).unwrap_or_default();
     if let Some(path) = &args.svg {
         chart::draw(path, &gpu.to_string(), &roofline, &rows, &changes)?;
+    }
+    if !failed.is_empty() {
+        return Err(Error::argument("bench", format!("{} could not be measured", failed.join(", "))));
+    }
+    if baseline.is_some() && changes.is_empty() {
+        return Err(Error::argument("--compare", "no case that was measured is in the baseline"));
     }
     baseline::judge(&changes, args.regression)
 }
@@ -92,7 +106,9 @@ fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<Row> {
     gpu.wait()?;
     let cold = start.elapsed().as_secs_f64() * 1e3;
     let plan = first.plan();
-    let ports = plan.inputs.iter().chain(&plan.outputs).map(|port| port.desc.bytes() as f64).sum::<f64>();
+    let ports = plan.inputs.iter().chain(&plan.outputs).map(|port| port.desc.bytes());
+    let weights = first.params().iter().map(|param| param.desc().bytes());
+    let ports = ports.chain(weights).sum::<usize>() as f64;
     let bytes = if case.bytes > 0.0 { case.bytes } else { ports };
     let flops = if case.flops > 0.0 { case.flops } else { plan.steps.iter().map(|step| step.flops as f64).sum() };
     let mut kernels: Vec<&str> = plan.steps.iter().map(|step| step.candidate).collect();

@@ -310,14 +310,24 @@ fn translate(path: &Path, subject: &Subject, folder: &Path) -> Result<()> {
         ("glsl", bytes(wgsl.glsl(&entry, false))),
         ("es.glsl", bytes(wgsl.glsl(&entry, true))),
     ];
+    let mut written = 0;
     for (extension, result) in results {
         let file = folder.join(stem).with_extension(extension);
         match result {
-            Ok(bytes) => std::fs::write(&file, bytes).map_err(|e| Error::io(&file, e))?,
+            Ok(bytes) => {
+                std::fs::write(&file, bytes).map_err(|e| Error::io(&file, e))?;
+                written += 1;
+            }
             Err(error) => eprintln!("{error}"),
         }
     }
-    Ok(())
+    match written {
+        0 => Err(Error::argument(
+            "--translate",
+            "no language has words for this shader; `override`s have to be `const`s",
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
