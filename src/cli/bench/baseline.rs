@@ -8,7 +8,7 @@ use std::path::Path;
 /// A former run with `--json`.
 pub struct Baseline {
     /// Where it was, if it says so.
-    pub device: Option<String>,
+    device: Option<String>,
     rows: Vec<(String, f64)>,
 }
 
@@ -45,6 +45,17 @@ impl Baseline {
             return Err(Error::format(path, "there are no measured cases in it; a baseline is what --json printed"));
         }
         Ok(Baseline { device, rows })
+    }
+
+    /// That it is of this device.
+    pub fn check(&self, device: &str) -> Result<()> {
+        match self.device.as_deref().filter(|other| *other != device) {
+            Some(other) => Err(Error::argument(
+                "--compare",
+                format!("that was measured on {other}, this is {device}; times of different devices say nothing"),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The cases in both.

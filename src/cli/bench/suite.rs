@@ -55,16 +55,14 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     let budget = Duration::try_from_secs_f64(args.seconds)
         .map_err(|_| Error::argument("--seconds", format!("{} is no length of time", args.seconds)))?;
     let gpu = Gpu::open(&Options { adapter: args.adapter.clone(), tune: args.tune, ..Options::default() })?;
+    if let Some(baseline) = &baseline {
+        baseline.check(&gpu.to_string())?;
+    }
     super::warn_if_busy();
     let roofline = Roofline::of(&gpu, false)?;
     args.format.head(&gpu.to_string(), gpu.clock(), &roofline)?;
     let bar = ProgressBar::new(cases.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()));
-    if let Some(other) = baseline.as_ref().and_then(|b| b.device.as_ref()).filter(|device| **device != gpu.to_string())
-    {
-        let message = format!("that was measured on {other}, this is {gpu}; times of different devices say nothing");
-        return Err(Error::argument("--compare", message));
-    }
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for case in &cases {
         bar.set_message(case.name.clone());
