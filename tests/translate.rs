@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 /// Graphs that together use every op, forward and backward.
 fn functions() -> Vec<(&'static str, Function)> {
     let mut all = vec![("pointwise", pointwise()), ("movement", movement()), ("reductions", reductions())];
+    all.push(("norms", norms()));
     all.push(("products", products()));
     all.push(("convolutions", convolutions()));
     all.push(("pooling", pooling()));
@@ -132,6 +133,28 @@ fn reductions() -> Function {
         x.cross_entropy_with(&labels, &CrossEntropy::new().label_smoothing(0.1).ignore_index(3)),
     ];
     with_gradients(&g, outputs, &[&x])
+}
+
+fn norms() -> Function {
+    let g = Graph::new();
+    let (x, images, weight) = (g.input([9, 70, 64]), g.input([2, 6, 5, 8]), g.input([6]));
+    let (odd, whole) = (g.input([9, 70, 65]), g.input([64]));
+    let (mean, variance) = images.batch_statistics();
+    let outputs = vec![
+        x.layer_norm(&[64], Some(&whole), Some(&whole), 1e-5),
+        x.layer_norm(&[70, 64], None, None, 1e-5).relu(),
+        x.rms_norm(&[64], Some(&whole), 1e-5),
+        odd.layer_norm(&[70, 65], None, None, 1e-5),
+        odd.rms_norm(&[65], None, 1e-5),
+        images.group_norm(3, Some(&weight), Some(&weight), 1e-5),
+        images.instance_norm(None, Some(&weight), 1e-5),
+        images.batch_norm(&mean, &variance, Some(&weight), Some(&weight), 1e-5),
+    ];
+    let inputs = [&x, &odd, &images, &weight, &whole];
+    let first = with_gradients(&g, outputs, &inputs);
+    // Gradients of gradients.
+    let grads = first.outputs()[8..].to_vec();
+    with_gradients(&g, grads, &inputs)
 }
 
 fn products() -> Function {

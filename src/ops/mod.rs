@@ -11,6 +11,7 @@
 //! | `matmul` | `matmul`, `linear` | `matmul.wgsl`, `gemm.wgsl` |
 //! | `conv2d` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl` |
 //! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
+//! | `normalize` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, ... | `normalize.wgsl` |
 //! | `softmax` | `softmax`, `log_softmax`, `logsumexp` | `softmax.wgsl` |
 //! | `cross_entropy` | `cross_entropy` | `cross_entropy.wgsl` |
 //! | `loss` | `mse_loss` | (composed) |
@@ -27,6 +28,7 @@ mod images;
 mod loss;
 mod matmul;
 mod movement;
+mod normalize;
 pub(crate) mod pointwise;
 mod pool;
 mod random;

@@ -8,6 +8,7 @@ mod elementwise;
 mod fusion;
 mod large;
 mod movement;
+mod norms;
 mod products;
 mod recurrent;
 mod reductions;

@@ -120,6 +120,48 @@ fn of_poolings_and_softmax() {
 }
 
 #[test]
+fn of_norms() {
+    let mut random = Random::new(56);
+    let [x, weight, bias, dy] = [&[3, 4, 2][..], &[4], &[4], &[3, 4, 2]].map(|shape| random.normal(shape));
+    for (op, groups) in [("layer_norm", 0), ("rms_norm", 0), ("group_norm", 2)] {
+        let shape: &[usize] = if groups == 0 { &[2, 2] } else { &[3, 4, 2] };
+        let x = if groups == 0 { x.clone().reshape([6, 2, 2]) } else { x.clone() };
+        let dy = dy.clone().reshape(x.shape.clone());
+        let g = Graph::new();
+        let [tx, tw, tb, tdy] = [&x, &weight, &bias, &dy].map(|v| g.input(v.shape.as_slice()));
+        let y = match op {
+            "layer_norm" => tx.layer_norm(shape, Some(&tw), Some(&tb), 0.1),
+            "rms_norm" => tx.rms_norm(shape, Some(&tw), 0.1),
+            _ => tx.group_norm(groups, Some(&tw), Some(&tb), 0.1),
+        };
+        let attrs = json!({"normalized_shape": shape, "num_groups": groups, "eps": 0.1});
+        let twin = twin(op, &attrs).expect("a twin");
+        let grads = g.grad_from(&[(y, tdy.clone())], [&tx, &tw]);
+        let inputs = [(tx, x), (tw, weight.clone()), (tb, bias.clone()), (tdy, dy)];
+        let names = ["x", "weight", "bias", "dy"];
+        for (first, of) in grads.iter().zip(names) {
+            // What is linear in the weight, or in what arrives, has no gradient of its own there.
+            for (n, by) in
+                names.iter().enumerate().filter(|(_, by)| **by != "bias" && (of, **by) != ("weight", "weight"))
+            {
+                let slope = |v: &Array| {
+                    let mut arrays = named([]);
+                    arrays
+                        .extend(names.iter().zip(&inputs).map(|(name, (_, array))| (name.to_string(), array.clone())));
+                    arrays.insert(by.to_string(), v.clone());
+                    let dy = arrays.remove("dy").expect("what arrives");
+                    if op == "rms_norm" {
+                        arrays.remove("bias");
+                    }
+                    twin.grads(&arrays, &dy).expect("a gradient").remove(of).expect("of one input")
+                };
+                check_second(&format!("{op}: {of}, {by}"), &inputs, n, first, &slope);
+            }
+        }
+    }
+}
+
+#[test]
 fn of_cross_entropy() {
     let mut random = Random::new(55);
     for (ignore, smoothing, weighted) in [(7, 0.0, false), (2, 0.2, false), (2, 0.3, true)] {

@@ -14,7 +14,6 @@ use super::*;
 pub type Named = BTreeMap<String, Array>;
 
 type Forward = Box<dyn Fn(&Named) -> Named>;
-type Indices = Box<dyn Fn(&Named) -> Array>;
 type Vjp = Box<dyn Fn(&Named, &Named) -> Named>;
 
 /// An op with its attributes set.
@@ -23,18 +22,19 @@ pub struct Twin {
     pub output: &'static str,
     forward: Forward,
     vjp: Option<Vjp>,
-    indices: Option<Indices>,
+    /// Outputs through which no gradient flows.
+    others: Option<Forward>,
 }
 
 impl Twin {
     fn new(forward: impl Fn(&Named) -> Array + 'static) -> Self {
         let forward = move |x: &Named| Named::from([("y".to_owned(), forward(x))]);
-        Twin { output: "y", forward: Box::new(forward), vjp: None, indices: None }
+        Twin { output: "y", forward: Box::new(forward), vjp: None, others: None }
     }
 
     /// Of an op with several differentiable outputs; `y` is one of them.
     fn several(forward: impl Fn(&Named) -> Named + 'static, vjp: impl Fn(&Named, &Named) -> Named + 'static) -> Self {
-        Twin { output: "y", forward: Box::new(forward), vjp: Some(Box::new(vjp)), indices: None }
+        Twin { output: "y", forward: Box::new(forward), vjp: Some(Box::new(vjp)), others: None }
     }
 
     /// Renames the only output.
@@ -72,9 +72,7 @@ impl Twin {
     /// All outputs.
     pub fn outputs(&self, inputs: &Named) -> Named {
         let mut outputs = self.differentiable(inputs);
-        if let Some(indices) = &self.indices {
-            outputs.insert("indices".to_owned(), indices(inputs));
-        }
+        outputs.extend(self.others.iter().flat_map(|others| others(inputs)));
         outputs
     }
 
@@ -98,6 +96,7 @@ pub fn twin(op: &str, attrs: &Value) -> Option<Twin> {
         .or_else(|| pool_twin(op, attrs))
         .or_else(|| reduce_twin(op, attrs))
         .or_else(|| softmax_twin(op, attrs))
+        .or_else(|| normalize_twin(op, attrs))
         .or_else(|| loss_twin(op, attrs))
         .or_else(|| shape_twin(op, attrs))
         .or_else(|| {
@@ -219,7 +218,8 @@ fn pool_twin(op: &str, attrs: Attrs) -> Option<Twin> {
                 ceil_mode: attrs.bool("ceil_mode"),
             };
             let twin = Twin::new(move |x| pool.forward(&x["x"]).0).vjp(["x"], move |x, dy| [pool.grad(&x["x"], dy)]);
-            Some(Twin { indices: Some(Box::new(move |x| pool.forward(&x["x"]).1)), ..twin })
+            let indices = move |x: &Named| Named::from([("indices".to_owned(), pool.forward(&x["x"]).1)]);
+            Some(Twin { others: Some(Box::new(indices)), ..twin })
         }
         "avg_pool2d" => {
             let pool = AvgPool2d {
@@ -292,6 +292,25 @@ fn softmax_twin(op: &str, attrs: Attrs) -> Option<Twin> {
         }
         _ => None,
     }
+}
+
+fn normalize_twin(op: &str, attrs: Attrs) -> Option<Twin> {
+    let normalize = Normalize::new(op, attrs)?;
+    let grads = ["x", "weight", "bias"];
+    if op != "batch_norm" {
+        return Some(Twin::new(move |x| normalize.forward(x)).vjp(grads, move |x, dy| normalize.vjp(x, dy)));
+    }
+    let (eps, momentum, training) = (attrs.f64("eps"), attrs.f64("momentum"), attrs.bool("training"));
+    let twin = match training {
+        true => Twin::new(move |x| normalize.forward(x)).vjp(grads, move |x, dy| normalize.vjp(x, dy)),
+        false => Twin::new(move |x| batch_norm_eval(x, eps)).vjp(grads, move |x, dy| batch_norm_eval_vjp(x, eps, dy)),
+    };
+    let running = move |x: &Named| {
+        let kept = [x["running_mean"].clone(), x["running_var"].clone()];
+        let after = if training { normalize.running(x, momentum) } else { kept };
+        ["running_mean", "running_var"].map(str::to_owned).into_iter().zip(after).collect()
+    };
+    Some(Twin { others: Some(Box::new(running)), ..twin })
 }
 
 fn loss_twin(op: &str, attrs: Attrs) -> Option<Twin> {

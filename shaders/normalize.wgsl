@@ -1,0 +1,277 @@
+// Lines of neighbouring elements brought to mean 0 (not for the RMS norm) and mean square 1, then scaled and shifted by
+// channel, and the gradient of that. A line belongs to a team: one invocation or a workgroup.
+// include: grid.wgsl
+// include: team.wgsl
+
+alias Lanes = vec4<f32>; // f32, with the functions for one, where lines are not whole vec4s
+const LANES = 4u;
+
+const LINES = 1u;
+const LENGTH = 4u;  // elements of a line
+const GROUPS = 1u;  // line l holds the channels of group l % GROUPS
+const INNER = 1u;   // neighbouring elements of one channel
+const CENTRED = 1u; // 0: the mean counts as 0
+const EPS = 1e-5;   // added to the mean square
+const ROUNDS = 1u;  // in each of them an invocation takes HELD Lanes of its line
+const HELD = 1u;
+
+@group(0) @binding(0) var<storage, read> x: array<Lanes>; // [LINES, LENGTH]
+@group(0) @binding(1) var<storage, read_write> y: array<Lanes>; // the same
+@group(0) @binding(2) var<storage, read_write> stats: array<f32>; // [2, LINES]: mean; 1 / root of mean square and EPS
+
+const WEIGHT = 3u;
+const BIAS = 4u;
+@group(0) @binding(WEIGHT) var<storage, read> weights: array<f32>; // [channels]
+@group(0) @binding(BIAS) var<storage, read> biases: array<f32>; // [channels]
+
+fn epilogue(v: f32, i: u32) -> f32 {
+    return v;
+}
+
+fn channel(line: u32, k: u32) -> u32 {
+    return line % GROUPS * (LENGTH / INNER) + k / INNER;
+}
+
+fn weight(line: u32, k: u32) -> f32 {
+    return 1.0;
+}
+
+fn weight_given(line: u32, k: u32) -> f32 {
+    return weights[channel(line, k)];
+}
+
+fn bias(line: u32, k: u32) -> f32 {
+    return 0.0;
+}
+
+fn bias_given(line: u32, k: u32) -> f32 {
+    return biases[channel(line, k)];
+}
+
+// Of Lanes from element k of the line on.
+fn weights_at(line: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(weight(line, k), weight(line, k + 1u), weight(line, k + 2u), weight(line, k + 3u));
+}
+
+fn weights_at_one(line: u32, k: u32) -> f32 {
+    return weight(line, k);
+}
+
+// For lines of whole vec4s in which each element is of a channel of its own.
+@group(0) @binding(WEIGHT) var<storage, read> weights4: array<vec4<f32>>; // [channels / 4]
+@group(0) @binding(BIAS) var<storage, read> biases4: array<vec4<f32>>; // [channels / 4]
+
+fn weights_at_by_four(line: u32, k: u32) -> vec4<f32> {
+    return weights4[channel(line, k) / 4u];
+}
+
+fn biases_at_by_four(line: u32, k: u32) -> vec4<f32> {
+    return biases4[channel(line, k) / 4u];
+}
+
+fn biases_at(line: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(bias(line, k), bias(line, k + 1u), bias(line, k + 2u), bias(line, k + 3u));
+}
+
+fn biases_at_one(line: u32, k: u32) -> f32 {
+    return bias(line, k);
+}
+
+fn epilogues(v: vec4<f32>, i: u32) -> vec4<f32> {
+    return vec4<f32>(epilogue(v.x, i), epilogue(v.y, i + 1u), epilogue(v.z, i + 2u), epilogue(v.w, i + 3u));
+}
+
+fn epilogues_one(v: f32, i: u32) -> f32 {
+    return epilogue(v, i);
+}
+
+fn total(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}
+
+fn total_one(v: f32) -> f32 {
+    return v;
+}
+
+fn first_of(v: vec4<f32>) -> f32 {
+    return v.x;
+}
+
+fn first_of_one(v: f32) -> f32 {
+    return v;
+}
+
+// The sum over the team; of one invocation its own.
+fn sum_alone(lane: u32, value: f32) -> f32 {
+    return value;
+}
+
+// What an invocation has read of its line: from memory again or, where one round is enough, from registers.
+var<private> held: array<Lanes, HELD>;
+var<private> held_grads: array<Lanes, HELD>;
+
+fn hold(h: u32, v: Lanes) {
+}
+
+fn hold_in_registers(h: u32, v: Lanes) {
+    held[h] = v;
+}
+
+fn again(h: u32, at: u32) -> Lanes {
+    return x[at];
+}
+
+fn again_from_registers(h: u32, at: u32) -> Lanes {
+    return held[h];
+}
+
+// `lane` of `team` invocations. No large mean spoils the sums: one is of differences to the line's first element, the
+// other of centred values.
+fn normalize(line: u32, lane: u32, team: u32) {
+    let base = line * (LENGTH / LANES);
+    let first = first_of(x[base]);
+    var sum = Lanes();
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (k < LENGTH / LANES) {
+                let v = x[base + k];
+                hold(h, v);
+                sum += v - first;
+            }
+        }
+    }
+    var mean = 0.0;
+    if (CENTRED == 1u) {
+        mean = first + all_sum(lane, total(sum)) / f32(LENGTH);
+    }
+    var squares = Lanes();
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (k < LENGTH / LANES) {
+                let v = again(h, base + k) - mean;
+                squares += v * v;
+            }
+        }
+    }
+    let scale = 1.0 / sqrt(all_sum(lane, total(squares)) / f32(LENGTH) + EPS);
+    if (lane == 0u) {
+        stats[line] = mean;
+        stats[LINES + line] = scale;
+    }
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (k < LENGTH / LANES) {
+                let v = (again(h, base + k) - mean) * scale;
+                let at = LANES * k;
+                y[base + k] = epilogues(v * weights_at(line, at) + biases_at(line, at), line * LENGTH + at);
+            }
+        }
+    }
+}
+
+@compute @workgroup_size(64)
+fn serial(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups) * 64u + lane;
+    if (line < LINES) {
+        normalize(line, 0u, 1u);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn grouped(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups);
+    if (line < LINES) {
+        normalize(line, lane, WIDTH);
+    }
+}
+
+@group(0) @binding(1) var<storage, read> saved: array<f32>; // `stats`
+@group(0) @binding(2) var<storage, read> dy: array<Lanes>; // like x
+@group(0) @binding(3) var<storage, read_write> dx: array<Lanes>; // like x
+
+fn hold_grads(h: u32, g: Lanes) {
+}
+
+fn hold_grads_in_registers(h: u32, g: Lanes) {
+    held_grads[h] = g;
+}
+
+fn grads_again(h: u32, line: u32, base: u32, k: u32) -> Lanes {
+    return dy[base + k] * weights_at(line, LANES * k);
+}
+
+fn grads_from_registers(h: u32, line: u32, base: u32, k: u32) -> Lanes {
+    return held_grads[h];
+}
+
+// With n the normalized elements and g what arrives at them: scale (g - mean(g) - n mean(g n)).
+fn slope(line: u32, lane: u32, team: u32) {
+    let base = line * (LENGTH / LANES);
+    let mean = saved[line];
+    let scale = saved[LINES + line];
+    var sum = Lanes();
+    var product = Lanes();
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (k < LENGTH / LANES) {
+                let v = x[base + k];
+                let g = dy[base + k] * weights_at(line, LANES * k);
+                hold(h, v);
+                hold_grads(h, g);
+                sum += g;
+                product += g * ((v - mean) * scale);
+            }
+        }
+    }
+    var shift = 0.0;
+    if (CENTRED == 1u) {
+        shift = all_sum(lane, total(sum)) / f32(LENGTH);
+    }
+    let share = all_sum(lane, total(product)) / f32(LENGTH);
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (k < LENGTH / LANES) {
+                let n = (again(h, base + k) - mean) * scale;
+                let v = scale * (grads_again(h, line, base, k) - shift - n * share);
+                dx[base + k] = epilogues(v, line * LENGTH + LANES * k);
+            }
+        }
+    }
+}
+
+@compute @workgroup_size(64)
+fn serial_slope(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups) * 64u + lane;
+    if (line < LINES) {
+        slope(line, 0u, 1u);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn grouped_slope(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups);
+    if (line < LINES) {
+        slope(line, lane, WIDTH);
+    }
+}

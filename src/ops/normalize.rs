@@ -1,0 +1,396 @@
+//! Layer, RMS, group, instance and batch normalization.
+
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
+use crate::shader;
+
+/// What is normalized: lines of `length` neighbouring elements. They hold the channels of one of `groups` groups, a
+/// channel being `inner` neighbouring elements.
+#[derive(Clone, Debug)]
+struct Lines {
+    length: usize,
+    groups: usize,
+    inner: usize,
+    /// Whether the mean is subtracted.
+    centred: bool,
+    eps: f32,
+}
+
+/// f32 registers in which an invocation keeps what it has read of its line.
+const HELD: usize = 32;
+
+impl Lines {
+    fn channels(&self) -> usize {
+        self.groups * (self.length / self.inner)
+    }
+
+    fn count(&self, elements: usize) -> usize {
+        elements / self.length.max(1)
+    }
+
+    /// As [outer, groups, channels of a group, inner].
+    fn split(&self, x: &Tensor) -> Tensor {
+        x.reshape([self.count(x.elements()) / self.groups, self.groups, self.length / self.inner, self.inner])
+    }
+
+    /// One of the two rows of the statistics, to go with [`Lines::split`].
+    fn stat(&self, stats: &Tensor, row: usize) -> Tensor {
+        stats.narrow(0, row, 1).reshape([stats.shape()[1] / self.groups, self.groups, 1, 1])
+    }
+
+    /// The normalized elements.
+    fn normalized(&self, x: &Tensor, stats: &Tensor) -> Tensor {
+        (self.split(x) - self.stat(stats, 0)) * self.stat(stats, 1)
+    }
+
+    /// Factors by channel, to go with [`Lines::split`].
+    fn spread(&self, weight: &Tensor) -> Tensor {
+        weight.reshape([1, self.groups, self.length / self.inner, 1])
+    }
+
+    /// The sums of the channels' elements, shaped like their weights.
+    fn by_channel(&self, split: &Tensor, like: &Tensor) -> Tensor {
+        split.sum(&[0, 3], false).reshape(&like.desc().shape)
+    }
+
+    /// Whether neighbours in a line are of neighbouring channels, whole vec4s of them.
+    fn by_four(&self) -> bool {
+        self.inner == 1 && self.length.is_multiple_of(4)
+    }
+
+    fn weighted(&self, kernel: Kernel, weight: Arg) -> Kernel {
+        let (all, given) =
+            if self.by_four() { ("weights_at", "weights_at_by_four") } else { ("weight", "weight_given") };
+        kernel.choose(all, given).bind_as("WEIGHT", weight)
+    }
+
+    fn biased(&self, kernel: Kernel, bias: Arg) -> Kernel {
+        let (all, given) = if self.by_four() { ("biases_at", "biases_at_by_four") } else { ("bias", "bias_given") };
+        kernel.choose(all, given).bind_as("BIAS", bias)
+    }
+
+    /// The first binding holds x; `held` tensors like it are kept in registers by the candidate with a workgroup for
+    /// each line, where the lines are short.
+    fn candidates(&self, kernels: [Kernel; 2], held: usize, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let lines = self.count(io.inputs[0].elements());
+        let lanes = if self.length.is_multiple_of(4) { 4 } else { 1 };
+        let steps = self.length / lanes;
+        // About four loads for each invocation, in whole subgroups.
+        let width = steps.div_ceil(4).next_power_of_two().clamp(32, caps.invocations.min(256) as usize);
+        let turns = steps.div_ceil(width);
+        let [serial, grouped] = kernels.map(|kernel| {
+            let kernel = kernel
+                .set("LINES", lines)
+                .set("LENGTH", self.length)
+                .set("GROUPS", self.groups)
+                .set("INNER", self.inner)
+                .set("CENTRED", self.centred)
+                .set("EPS", self.eps);
+            if lanes == 4 { kernel } else { one_lane(kernel) }
+        });
+        let serial = serial.set("ROUNDS", steps).choose("all_sum", "sum_alone").grid(caps.fold(lines.div_ceil(64)));
+        let serial = Candidate::single("serial", serial).turns(3 * steps + 3);
+        let grouped = grouped.set("WIDTH", width).grid(caps.fold(lines));
+        let grouped = match turns * lanes * held <= HELD {
+            true => Candidate::single("held", hold(grouped.set("HELD", turns), held)),
+            false => Candidate::single("grouped", grouped.set("ROUNDS", turns)).turns(3 * turns + 30),
+        };
+        // On a CPU an invocation per line is faster, but there must be enough of them for all threads.
+        if caps.cpu && lines >= 64 * caps.threads { vec![serial, grouped] } else { vec![grouped, serial] }
+    }
+}
+
+/// `kernel` for lines that are no whole vec4s.
+fn one_lane(kernel: Kernel) -> Kernel {
+    kernel
+        .set("LANES", 1u32)
+        .replace("Lanes", "alias Lanes = f32;")
+        .choose("total", "total_one")
+        .choose("first_of", "first_of_one")
+        .choose("weights_at", "weights_at_one")
+        .choose("biases_at", "biases_at_one")
+        .choose("epilogues", "epilogues_one")
+}
+
+/// `kernel` with what it reads, one or two tensors, in registers.
+fn hold(kernel: Kernel, tensors: usize) -> Kernel {
+    let kernel = kernel.choose("hold", "hold_in_registers").choose("again", "again_from_registers");
+    match tensors {
+        1 => kernel,
+        _ => kernel.choose("hold_grads", "hold_grads_in_registers").choose("grads_again", "grads_from_registers"),
+    }
+}
+
+/// Normalized x and the statistics [2, lines]: means, and what the centred elements are multiplied by. The inputs are
+/// x, perhaps a weight and perhaps a bias for each channel.
+#[derive(Debug)]
+struct Normalize {
+    name: &'static str,
+    lines: Lines,
+    weighted: bool,
+    biased: bool,
+}
+
+impl Op for Normalize {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        Ok(vec![inputs[0].clone(), Desc::f32([2, self.lines.count(inputs[0].elements())])])
+    }
+
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (x, stats, lines) = (node.x(0), &node.outputs[1], &self.lines);
+        let (dy, dstats) = (&node.grads[0], &node.grads[1]);
+        let slope = |dy: &Tensor| {
+            let inputs = [x, stats, dy].into_iter().chain(self.weighted.then(|| node.x(1))).collect::<Vec<_>>();
+            x.graph().push1(Slope { lines: lines.clone(), weighted: self.weighted }, &inputs)
+        };
+        // What arrives at the statistics, in a gradient of a gradient.
+        let through_stats = |dstats: &Tensor| {
+            let scale = lines.stat(stats, 1);
+            let share = lines.stat(dstats, 1) * &scale * &scale * (-1.0 / lines.length as f32);
+            let mean = lines.stat(dstats, 0) * (f32::from(lines.centred) / lines.length as f32);
+            (lines.normalized(x, stats) * share + mean).reshape(&x.desc().shape)
+        };
+        let dx = match (dy.as_ref().map(slope), dstats.as_ref().map(through_stats)) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        let mut grads = vec![dx];
+        let dy = dy.as_ref().map(|dy| lines.split(dy));
+        if self.weighted {
+            grads.push(dy.as_ref().map(|dy| lines.by_channel(&(dy * lines.normalized(x, stats)), node.x(1))));
+        }
+        if self.biased {
+            grads.push(dy.as_ref().map(|dy| lines.by_channel(dy, &node.inputs[node.inputs.len() - 1])));
+        }
+        grads
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let kernels = ["serial", "grouped"].map(|entry| {
+            let kernel = Kernel::new(shader!("normalize.wgsl"), entry).bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]);
+            let kernel = if self.weighted { self.lines.weighted(kernel, Arg::In(1)) } else { kernel };
+            if self.biased { self.lines.biased(kernel, Arg::In(io.inputs.len() - 1)) } else { kernel }
+        });
+        self.lines.candidates(kernels, 1, io, caps)
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+
+    fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
+        8 * inputs[0].elements() as u64
+    }
+}
+
+/// The gradient of [`Normalize`] for x, from x, the statistics, what arrives at the output, and perhaps the weight.
+#[derive(Debug)]
+struct Slope {
+    lines: Lines,
+    weighted: bool,
+}
+
+impl Op for Slope {
+    fn name(&self) -> &'static str {
+        "normalize_slope"
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    /// With n the normalized elements, s their scale, g what arrived at them and u what arrives here, the node is the
+    /// symmetric map `s (g - mean(g) - n mean(g n))` of g; so its gradient for g is the same map of u.
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (x, stats, dy, u, lines) = (node.x(0), node.x(1), node.x(2), node.dy(), &self.lines);
+        let map = |v: &Tensor| {
+            let slope = Slope { lines: lines.clone(), weighted: false };
+            lines.split(&x.graph().push1(slope, &[x, stats, v]))
+        };
+        let like = |t: &Tensor, other: &Tensor| t.reshape(&other.desc().shape);
+        let mean = |t: Tensor| t.mean(&[2, 3], true);
+        let weight = self.weighted.then(|| lines.spread(node.x(3)));
+        let (n, scale, split_dy, split_u) =
+            (lines.normalized(x, stats), lines.stat(stats, 1), lines.split(dy), lines.split(&u));
+        let g = weight.as_ref().map_or(split_dy.clone(), |weight| &split_dy * weight);
+        let back = map(&u);
+        // What arrives at n, at s and at the mean.
+        let dn = -(&g * mean(&split_u * &n) + &split_u * mean(&g * &n)) * &scale;
+        let sums = |t: Tensor| like(&t.sum(&[2, 3], true), &stats.narrow(0, 0, 1));
+        let dscale = sums((&back * &g + &dn * &n) / &scale);
+        let dmean = if lines.centred { -sums(&dn * &scale) } else { dscale.zeros_like() };
+        let dx = like(&(dn * &scale), x);
+        let mut grads = vec![Some(dx), Some(dmean.concat(&[&dscale], 0))];
+        grads.push(Some(like(&weight.map_or(back.clone(), |weight| &back * weight), dy)));
+        if self.weighted {
+            grads.push(Some(lines.by_channel(&(back * split_dy), node.x(3))));
+        }
+        grads
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let kernels = ["serial_slope", "grouped_slope"].map(|entry| {
+            let kernel = Kernel::new(shader!("normalize.wgsl"), entry);
+            let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::Out(0)]);
+            if self.weighted { self.lines.weighted(kernel, Arg::In(3)) } else { kernel }
+        });
+        self.lines.candidates(kernels, 2, io, caps)
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+
+    fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
+        10 * inputs[0].elements() as u64
+    }
+}
+
+/// Refuses weights and biases that are not f32 with one element for each of `channels`.
+fn check(x: &Desc, channels: usize, factors: &[(&str, Option<&Tensor>)]) -> Result<(), String> {
+    if x.dtype != DType::F32 {
+        return Err(format!("it needs an f32 tensor, not {x}; use cast"));
+    }
+    let given = factors.iter().filter_map(|(name, tensor)| Some((name, tensor.as_ref()?.desc())));
+    for (name, desc) in given {
+        if desc.dtype != DType::F32 || desc.elements() != channels {
+            return Err(format!("{name} is {desc}, but {x} needs {channels} f32 elements"));
+        }
+    }
+    Ok(())
+}
+
+impl Tensor {
+    #[track_caller]
+    fn normalize(
+        &self,
+        name: &'static str,
+        lines: Result<Lines, String>,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+    ) -> Tensor {
+        let checked = lines.and_then(|lines| {
+            check(self.desc(), lines.channels(), &[("the weight", weight), ("the bias", bias)]).map(|()| lines)
+        });
+        match checked {
+            Ok(lines) => {
+                let op = Normalize { name, lines, weighted: weight.is_some(), biased: bias.is_some() };
+                let inputs: Vec<&Tensor> = [self].into_iter().chain(weight).chain(bias).collect();
+                self.graph().push1(op, &inputs)
+            }
+            Err(message) => self.graph().poison(name, message),
+        }
+    }
+
+    /// Lines over the last axes, which must be `shape`.
+    fn last_axes(&self, shape: &[usize], centred: bool, eps: f32) -> Result<Lines, String> {
+        let length = shape.iter().product();
+        if !self.shape().ends_with(shape) || length == 0 {
+            return Err(format!("the last axes of {} are not {shape:?}, or they have no elements", self.desc()));
+        }
+        Ok(Lines { length, groups: 1, inner: 1, centred, eps })
+    }
+
+    /// Layer normalization over the last axes, which must be `shape` (Ba et al., 2016):
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias` with the biased variance; weight and bias have that shape.
+    ///
+    /// ```
+    /// let g = shadegrad::Graph::new();
+    /// let (x, weight) = (g.input([32, 10, 64]), g.input([64]));
+    /// assert_eq!(x.layer_norm(&[64], Some(&weight), None, 1e-5).shape(), [32, 10, 64]);
+    /// ```
+    #[track_caller]
+    pub fn layer_norm(&self, shape: &[usize], weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Tensor {
+        self.normalize("layer_norm", self.last_axes(shape, true, eps), weight, bias)
+    }
+
+    /// Root-mean-square normalization over the last axes, which must be `shape` (Zhang and Sennrich, 2019):
+    /// `x / sqrt(mean(x^2) + eps) * weight`.
+    #[track_caller]
+    pub fn rms_norm(&self, shape: &[usize], weight: Option<&Tensor>, eps: f32) -> Tensor {
+        self.normalize("rms_norm", self.last_axes(shape, false, eps), weight, None)
+    }
+
+    /// Group normalization of [N, channels, ...] (Wu and He, 2018): each image's channels in `groups` groups, of which
+    /// each has mean 0 and variance 1 before weight and bias, `[channels]`, are applied.
+    #[track_caller]
+    pub fn group_norm(&self, groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Tensor {
+        self.by_groups("group_norm", groups, weight, bias, eps)
+    }
+
+    /// Instance normalization of [N, channels, ...] (Ulyanov et al., 2016): each channel of each image by itself; weight
+    /// and bias `[channels]`.
+    #[track_caller]
+    pub fn instance_norm(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f32) -> Tensor {
+        let channels = self.shape().get(1).copied().unwrap_or(0);
+        self.by_groups("instance_norm", channels, weight, bias, eps)
+    }
+
+    #[track_caller]
+    fn by_groups(
+        &self,
+        name: &'static str,
+        groups: usize,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f32,
+    ) -> Tensor {
+        let lines = match self.shape() {
+            &[_, channels, ref rest @ ..] if groups > 0 && channels > 0 && channels.is_multiple_of(groups) => {
+                let inner: usize = rest.iter().product();
+                let length = channels / groups * inner;
+                let empty = format!("{} has channels without elements", self.desc());
+                (length > 0).then_some(Lines { length, groups, inner, centred: true, eps }).ok_or(empty)
+            }
+            _ => Err(format!("[N, channels, ...] with channels in {groups} groups was expected, not {}", self.desc())),
+        };
+        self.normalize(name, lines, weight, bias)
+    }
+
+    /// Mean and biased variance of each channel of [N, channels, ...] over the batch, `[channels]` each.
+    #[track_caller]
+    pub fn batch_statistics(&self) -> (Tensor, Tensor) {
+        if self.rank() < 2 || self.elements() == 0 {
+            let message = format!("[N, channels, ...] with elements was expected, not {}", self.desc());
+            let poison = self.graph().poison("batch_statistics", message);
+            return (poison.clone(), poison);
+        }
+        let dims: Vec<isize> = (0..self.rank() as isize).filter(|&dim| dim != 1).collect();
+        (self.mean(&dims, false), self.var(&dims, 0.0, false))
+    }
+
+    /// Batch normalization of [N, channels, ...] (Ioffe and Szegedy, 2015) with this mean and variance of each channel:
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias`, all `[channels]`. In training they are the batch's own,
+    /// [`Tensor::batch_statistics`], through which the gradient flows too; later those kept from training.
+    ///
+    /// ```
+    /// let g = shadegrad::Graph::new();
+    /// let x = g.input([32, 16, 8, 8]);
+    /// let (mean, variance) = x.batch_statistics();
+    /// assert_eq!(x.batch_norm(&mean, &variance, None, None, 1e-5).shape(), [32, 16, 8, 8]);
+    /// ```
+    #[track_caller]
+    pub fn batch_norm(
+        &self,
+        mean: &Tensor,
+        variance: &Tensor,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f32,
+    ) -> Tensor {
+        let channels = self.shape().get(1).copied().unwrap_or(0);
+        let factors =
+            [("the mean", Some(mean)), ("the variance", Some(variance)), ("the weight", weight), ("the bias", bias)];
+        if let Err(message) = check(self.desc(), channels, &factors) {
+            return self.graph().poison("batch_norm", message);
+        }
+        let spread = |t: &Tensor| t.reshape([vec![channels], vec![1; self.rank() - 2]].concat());
+        let scale = (variance + eps).rsqrt();
+        let scale = weight.map_or(scale.clone(), |weight| scale * weight.reshape(&variance.desc().shape));
+        let y = (self - spread(mean)) * spread(&scale);
+        bias.map_or(y.clone(), |bias| y + spread(bias))
+    }
+}

@@ -1,0 +1,99 @@
+//! Normalization, on lines that fit into a workgroup's registers and on longer ones, of whole vec4s and not.
+
+use serde_json::json;
+
+use crate::support::reference::{Array, Random};
+use crate::trial::*;
+
+const BOUND: Bound = Bound::Values(5e-5, 3e-5);
+
+/// Not centred, so that subtracting the mean matters; exact in f32.
+fn away_from_zero(random: &mut Random, shape: &[usize]) -> Array {
+    random.normal(shape).map(|v| f64::from((3.0 * v + 4.0) as f32))
+}
+
+#[test]
+fn over_the_last_axes() {
+    let mut random = Random::new(34);
+    for shape in [&[3][..], &[2], &[64], &[257], &[4100], &[8201], &[5, 12]] {
+        let outer = [random.below(5) + 1, 2];
+        let mut inputs = named([("x", away_from_zero(&mut random, &[&outer[..], shape].concat()))]);
+        let (weight, bias) = (random.uniform(shape, 0.5, 1.5), random.uniform(shape, -1.0, 1.0));
+        let attrs = json!({"normalized_shape": shape, "eps": 1e-3});
+        for kernel in 0..2 {
+            inputs.retain(|name, _| name == "x");
+            check(&gpu(kernel), "layer_norm", &attrs, &inputs, BOUND, &mut random);
+            inputs.insert("weight".into(), weight.clone());
+            check(&gpu(kernel), "rms_norm", &attrs, &inputs, BOUND, &mut random);
+            inputs.insert("bias".into(), bias.clone());
+            check(&gpu(kernel), "layer_norm", &attrs, &inputs, BOUND, &mut random);
+            inputs.remove("weight");
+            check(&gpu(kernel), "layer_norm", &attrs, &inputs, BOUND, &mut random);
+        }
+    }
+}
+
+/// As many lines as CPU adapters take one by one.
+#[test]
+fn of_many_lines() {
+    let mut random = Random::new(35);
+    let inputs = named([("x", away_from_zero(&mut random, &[700, 12])), ("weight", random.normal([12]))]);
+    for kernel in 0..2 {
+        for op in ["layer_norm", "rms_norm"] {
+            let attrs = json!({"normalized_shape": [12], "eps": 1e-3});
+            check(&gpu(kernel), op, &attrs, &inputs, BOUND, &mut random);
+        }
+    }
+}
+
+#[test]
+fn over_channels() {
+    let mut random = Random::new(36);
+    for (groups, shape) in
+        [(1, &[2, 3, 5][..]), (3, &[3, 6, 4, 4]), (2, &[1, 4, 7, 3]), (5, &[2, 5, 1, 8]), (2, &[4, 8])]
+    {
+        let mut inputs = named([("x", away_from_zero(&mut random, shape))]);
+        for affine in [false, true] {
+            if affine {
+                inputs.insert("weight".into(), random.uniform([shape[1]], 0.5, 1.5));
+                inputs.insert("bias".into(), random.normal([shape[1]]));
+            }
+            for kernel in 0..2 {
+                let attrs = json!({"num_groups": groups, "eps": 1e-3});
+                check(&gpu(kernel), "group_norm", &attrs, &inputs, BOUND, &mut random);
+                check(&gpu(kernel), "instance_norm", &attrs, &inputs, BOUND, &mut random);
+            }
+        }
+        inputs.insert("running_mean".into(), random.normal([shape[1]]));
+        inputs.insert("running_var".into(), random.uniform([shape[1]], 0.5, 1.5));
+        for training in [false, true] {
+            let attrs = json!({"training": training, "momentum": 0.2, "eps": 1e-3});
+            check(&gpu(0), "batch_norm", &attrs, &inputs, BOUND, &mut random);
+        }
+    }
+}
+
+/// Rows without anything in them, and one element, which is its own mean.
+#[test]
+fn of_nothing() {
+    let mut random = Random::new(37);
+    for shape in [[0, 4], [3, 1]] {
+        let x = named([("x", random.normal(shape))]);
+        let attrs = json!({"normalized_shape": [shape[1]], "eps": 1e-3});
+        check(&gpu(0), "layer_norm", &attrs, &x, EXACT, &mut random);
+    }
+}
+
+/// The spread is far below the mean, where the mean of squares less the squared mean has no digits left.
+#[test]
+fn with_a_large_mean() {
+    let mut random = Random::new(38);
+    for length in [64, 65, 4100] {
+        let x = random.normal([300, length]).map(|v| f64::from((4096.0 + v) as f32));
+        for kernel in 0..2 {
+            let attrs = json!({"normalized_shape": [length], "eps": 1e-5});
+            let inputs = named([("x", x.clone())]);
+            check(&gpu(kernel), "layer_norm", &attrs, &inputs, Bound::Values(2e-3, 2e-3), &mut random);
+        }
+    }
+}
