@@ -2,6 +2,7 @@
 
 use shadegrad::gpu::Options;
 use shadegrad::graph::Role;
+use shadegrad::nn::{self, Module};
 use shadegrad::ops::{Conv2dOptions, CrossEntropy, ImageBatch, PadMode, Reduction, Window};
 use shadegrad::optim::{Adam, Sgd};
 use shadegrad::{DType, Error, Gpu, Graph, Param, Tensor};
@@ -196,6 +197,27 @@ fn reductions_of_nothing() {
             }
         });
     }
+}
+
+#[test]
+fn norms_that_do_not_fit() {
+    refuses("layer_norm", &["[2, 3]", "[2]"], |_, a, _| a.layer_norm(&[2], None, None, 1e-5));
+    refuses("layer_norm", &["the weight", "[4, 5]", "3 f32"], |_, a, b| a.layer_norm(&[3], Some(b), None, 1e-5));
+    refuses("layer_norm", &["eps is -1"], |_, a, _| a.layer_norm(&[3], None, None, -1.0));
+    refuses("layer_norm", &["eps is NaN"], |_, a, _| a.layer_norm(&[3], None, None, f32::NAN));
+    refuses("rms_norm", &["u32[3]", "cast"], |g, _, _| g.input_u32([3]).rms_norm(&[3], None, 1e-5));
+    refuses("group_norm", &["2 groups", "[2, 3]"], |_, a, _| a.group_norm(2, None, None, 1e-5));
+    refuses("group_norm", &["0 groups"], |_, a, _| a.group_norm(0, None, None, 1e-5));
+    refuses("instance_norm", &["f32[3]"], |g, _, _| g.input([3]).instance_norm(None, None, 1e-5));
+    refuses("group_norm", &["[1, 2, 0]", "without elements"], |g, _, _| {
+        g.input([1, 2, 0]).group_norm(1, None, None, 1e-5)
+    });
+    refuses("batch_norm", &["the mean", "f32[4, 5]", "3 f32"], |_, a, b| a.batch_norm(b, b, None, None, 1e-5));
+    refuses("batch_statistics", &["f32[3]"], |g, _, _| g.input([3]).batch_statistics().1);
+    refuses("batch_norm", &["[N, 4, ...]", "[2, 3]"], |_, a, _| nn::BatchNorm::new(4).forward(a));
+    refuses("batch_norm", &["momentum is 1.5"], |_, a, _| nn::BatchNorm::new(3).momentum(1.5).forward(a));
+    refuses("batch_norm", &["several elements", "[1, 3]"], |g, _, _| nn::BatchNorm::new(3).forward(&g.input([1, 3])));
+    refuses("layer_norm", &["[2, 3]", "[5]"], |_, a, _| nn::LayerNorm::new(&[5]).forward(a));
 }
 
 #[test]

@@ -221,3 +221,38 @@ fn every_run_draws_anew_with_or_without_an_optimizer() -> Result<()> {
     assert!(first.iter().all(|v| *v == 0.0 || *v == 2.0));
     Ok(())
 }
+
+#[test]
+fn batch_norm_keeps_running_statistics() -> Result<()> {
+    let gpu = Gpu::new()?;
+    let norm = nn::BatchNorm::new(2).momentum(0.25);
+    let g = Graph::new();
+    let x = g.input([3, 2]);
+    let y = norm.forward(&x);
+    // A program of nothing that depends on the statistics leaves them alone.
+    let other = gpu.compile(&g.function([&x.relu()]))?;
+    let program = gpu.compile(&g.function([&y]))?;
+    let kept = || -> Result<Vec<f32>> {
+        let all = norm.parameters().into_iter().filter(|(name, _)| name.starts_with("running"));
+        Ok(all.map(|(_, param)| gpu.read_param(&param)).collect::<Result<Vec<_>>>()?.concat())
+    };
+    other.write(&x, &[1.0; 6])?.run()?;
+    assert_eq!(kept()?, [0.0, 0.0, 1.0, 1.0]);
+    // Means 2 and 4, unbiased variances 1 and 16.
+    for _ in 0..2 {
+        program.write(&x, &[1.0, 0.0, 2.0, 4.0, 3.0, 8.0])?.run()?;
+    }
+    let want = [0.875, 1.75, 1.0, 7.5625];
+    assert!(kept()?.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-5), "{:?}", kept()?);
+    let sum: f32 = program.read(&y)?.iter().sum();
+    assert!(sum.abs() < 1e-5, "{sum}");
+
+    let g = Graph::inference();
+    let x = g.input([1, 2]);
+    let y = norm.forward(&x);
+    let program = gpu.compile(&g.function([&y]))?;
+    program.write(&x, &[1.875, 1.75])?.run()?;
+    let y = program.read(&y)?;
+    assert!((y[0] - 1.0).abs() < 1e-4 && y[1].abs() < 1e-6, "{y:?}");
+    Ok(())
+}

@@ -8,7 +8,7 @@ use super::{Gpu, Readback, lock};
 use crate::graph::mirror::Texture;
 use crate::graph::plan::{Binding, Memory, Plan, Port, Region, Step, params};
 use crate::graph::{DType, Function, Param, Place, Tensor, Value};
-use crate::ops::ticking;
+use crate::ops::complete;
 use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -93,7 +93,7 @@ impl Dispatch {
 impl Program {
     pub(super) fn new(gpu: &Gpu, function: &Function) -> Result<Program> {
         function.graph.error()?;
-        let function = &ticking(function);
+        let function = &complete(function);
         let home = Home::of(gpu, function)?;
         let plan = Plan::new(function, gpu.caps(), &|param| home.places[&param.id()], &gpu.choices())?;
         Program::play(gpu, plan, function, home)

@@ -5,7 +5,7 @@ use super::{Gpu, Program, lock};
 use crate::graph::choose::{Choice, Choices, Trial, Work};
 use crate::graph::plan::Plan;
 use crate::graph::{Caps, DType, Function};
-use crate::ops::ticking;
+use crate::ops::complete;
 use crate::{Error, Result};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ impl Gpu {
     pub fn tune(&self, function: &Function) -> Result<Tuned> {
         function.graph.error()?;
         let start = Instant::now();
-        let function = &ticking(function);
+        let function = &complete(function);
         let home = Home::of(self, function)?;
         let plan = Plan::new(function, self.caps(), &|param| home.places[&param.id()], &self.choices())?;
         let mut tuned = Tuned::default();

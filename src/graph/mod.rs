@@ -125,6 +125,8 @@ pub(crate) struct Inner {
     error: Option<[String; 3]>,
     known: HashMap<String, usize>,
     random: Option<(Param, Value)>,
+    /// Updates that go with a node: a function that needs it performs them.
+    upkeep: Vec<(usize, Update)>,
     salt: u32,
     training: bool,
 }
@@ -153,6 +155,7 @@ impl Graph {
             error: None,
             known: HashMap::new(),
             random: None,
+            upkeep: Vec::new(),
             salt: 0,
             training: true,
         })))
@@ -370,6 +373,11 @@ impl Graph {
         Update(self.add(Source::Op(Rc::new(op)), values, Vec::new()))
     }
 
+    /// Has every function that needs `tensor` perform `update`, too: for statistics that a layer keeps.
+    pub fn upkeep(&self, tensor: &Tensor, update: Update) {
+        self.0.borrow_mut().upkeep.push((tensor.value().node, update));
+    }
+
     /// What a program shall compute: these outputs.
     #[track_caller]
     pub fn function<'a>(&self, outputs: impl IntoIterator<Item = &'a Tensor>) -> Function {
@@ -401,6 +409,28 @@ impl Function {
     /// The first mistake made while its graph was built, if there was one; `compile` gives it, too.
     pub fn check(&self) -> Result<()> {
         self.graph.error()
+    }
+
+    /// The nodes that it needs.
+    pub(crate) fn nodes(&self) -> Vec<usize> {
+        let inner = self.graph.inner();
+        let mut seen = vec![false; inner.nodes.len()];
+        let mut stack: Vec<usize> = self.outputs.iter().map(|t| t.value().node).collect();
+        stack.extend(self.updates.iter().map(|u| u.0));
+        while let Some(id) = stack.pop() {
+            if !std::mem::replace(&mut seen[id], true) {
+                stack.extend(inner.nodes[id].inputs.iter().map(|v| v.node));
+            }
+        }
+        (0..seen.len()).filter(|&id| seen[id]).collect()
+    }
+
+    /// With the updates that go with its nodes ([`Graph::upkeep`]).
+    pub(crate) fn kept_up(&self) -> Function {
+        let (nodes, mut function) = (self.nodes(), self.clone());
+        let goes_along = |(node, update): &(usize, Update)| nodes.contains(node).then_some(*update);
+        function.updates.extend(self.graph.inner().upkeep.iter().filter_map(goes_along));
+        function
     }
 
     /// Adds an output.

@@ -113,16 +113,8 @@ pub struct Plan {
 pub fn params(function: &Function) -> Vec<Param> {
     let inner = function.graph.inner();
     let mut found: Vec<Param> = Vec::new();
-    let mut seen = vec![false; inner.nodes.len()];
-    let mut stack: Vec<usize> = function.outputs.iter().map(|t| t.value().node).collect();
-    stack.extend(function.updates.iter().map(|u| u.0));
-    while let Some(id) = stack.pop() {
-        if std::mem::replace(&mut seen[id], true) {
-            continue;
-        }
-        let node = &inner.nodes[id];
-        stack.extend(node.inputs.iter().map(|v| v.node));
-        match &node.source {
+    for id in function.nodes() {
+        match &inner.nodes[id].source {
             Source::Param(param) => found.push(param.clone()),
             Source::Op(op) => found.extend(op.state()),
             _ => {}

@@ -27,7 +27,7 @@ impl Linear {
     }
 }
 
-fn named(weight: &Param, bias: &Option<Param>) -> Vec<(String, Param)> {
+pub(super) fn named(weight: &Param, bias: &Option<Param>) -> Vec<(String, Param)> {
     let bias = bias.iter().map(|bias| ("bias".into(), bias.clone()));
     std::iter::once(("weight".into(), weight.clone())).chain(bias).collect()
 }

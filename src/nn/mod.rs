@@ -17,12 +17,14 @@
 mod embedding;
 mod init;
 mod layers;
+mod norms;
 mod recurrent;
 mod sequential;
 
 pub use embedding::Embedding;
 pub use init::manual_seed;
 pub use layers::{AvgPool2d, Conv2d, Dropout, Flatten, Gelu, LeakyRelu, Linear, MaxPool2d, Relu, Sigmoid, Silu, Tanh};
+pub use norms::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 pub use recurrent::{Carried, Gru, Lstm, Recurrent, Rnn, kind};
 pub use sequential::{Layer, Layers, Sequential, sequential};
 

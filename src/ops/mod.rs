@@ -44,5 +44,5 @@ pub use images::ImageBatch;
 pub use loss::Reduction;
 pub use movement::PadMode;
 pub use pool::Window;
-pub(crate) use random::ticking;
+pub(crate) use random::complete;
 pub use recurrent::{Cell, LayerWeights, Recurrence, States};

@@ -250,7 +250,10 @@ impl Op for Slope {
 }
 
 /// Refuses weights and biases that are not f32 with one element for each of `channels`.
-fn check(x: &Desc, channels: usize, factors: &[(&str, Option<&Tensor>)]) -> Result<(), String> {
+fn check(x: &Desc, channels: usize, eps: f32, factors: &[(&str, Option<&Tensor>)]) -> Result<(), String> {
+    if !(0.0..f32::INFINITY).contains(&eps) {
+        return Err(format!("eps is {eps}, but must be 0 or a little more"));
+    }
     if x.dtype != DType::F32 {
         return Err(format!("it needs an f32 tensor, not {x}; use cast"));
     }
@@ -273,7 +276,8 @@ impl Tensor {
         bias: Option<&Tensor>,
     ) -> Tensor {
         let checked = lines.and_then(|lines| {
-            check(self.desc(), lines.channels(), &[("the weight", weight), ("the bias", bias)]).map(|()| lines)
+            check(self.desc(), lines.channels(), lines.eps, &[("the weight", weight), ("the bias", bias)])
+                .map(|()| lines)
         });
         match checked {
             Ok(lines) => {
@@ -384,7 +388,7 @@ impl Tensor {
         let channels = self.shape().get(1).copied().unwrap_or(0);
         let factors =
             [("the mean", Some(mean)), ("the variance", Some(variance)), ("the weight", weight), ("the bias", bias)];
-        if let Err(message) = check(self.desc(), channels, &factors) {
+        if let Err(message) = check(self.desc(), channels, eps, &factors) {
             return self.graph().poison("batch_norm", message);
         }
         let spread = |t: &Tensor| t.reshape([vec![channels], vec![1; self.rank() - 2]].concat());

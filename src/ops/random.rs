@@ -64,14 +64,15 @@ impl Op for Tick {
     }
 }
 
-/// `function`, counting the step of its random numbers up at its end if it draws any.
-pub(crate) fn ticking(function: &Function) -> Function {
+/// `function` with what goes along with it: layers' statistics, and the step of its random numbers, if it draws any.
+pub(crate) fn complete(function: &Function) -> Function {
+    let function = function.kept_up();
     match function.graph.random_state() {
-        Some(random) if params(function).contains(&random) => {
+        Some(random) if params(&function).contains(&random) => {
             let tick = function.graph.update(Tick(random), &[]);
-            function.clone().update(tick)
+            function.update(tick)
         }
-        _ => function.clone(),
+        _ => function,
     }
 }
 
