@@ -3,7 +3,7 @@
 use shadegrad::gpu::Options;
 use shadegrad::graph::Role;
 use shadegrad::nn::{self, Module};
-use shadegrad::ops::{Conv2dOptions, CrossEntropy, ImageBatch, PadMode, Reduction, Window};
+use shadegrad::ops::{Attention, Conv2dOptions, CrossEntropy, ImageBatch, PadMode, Reduction, Window};
 use shadegrad::optim::{Adam, Sgd};
 use shadegrad::{DType, Error, Gpu, Graph, Param, Tensor};
 
@@ -218,6 +218,23 @@ fn norms_that_do_not_fit() {
     refuses("batch_norm", &["momentum is 1.5"], |_, a, _| nn::BatchNorm::new(3).momentum(1.5).forward(a));
     refuses("batch_norm", &["several elements", "[1, 3]"], |g, _, _| nn::BatchNorm::new(3).forward(&g.input([1, 3])));
     refuses("layer_norm", &["[2, 3]", "[5]"], |_, a, _| nn::LayerNorm::new(&[5]).forward(a));
+}
+
+#[test]
+fn attention_that_does_not_fit() {
+    let op = "scaled_dot_product_attention";
+    let plain = Attention::new();
+    refuses(op, &["[2, 3]", "[4, 5]"], |_, a, b| a.scaled_dot_product_attention(b, b, &plain));
+    refuses(op, &["f32[3]"], |g, _, b| g.input([3]).scaled_dot_product_attention(b, b, &plain));
+    refuses(op, &["u32[4, 5]"], |g, _, b| b.scaled_dot_product_attention(&g.input_u32([4, 5]), b, &plain));
+    refuses(op, &["f32[1, 4, 5]"], |_, _, b| b.scaled_dot_product_attention(b, &b.unsqueeze(0), &plain));
+    refuses(op, &["the mask is f32[2, 3]", "[4, 4]"], |_, a, b| {
+        b.scaled_dot_product_attention(b, b, &Attention::new().mask(a))
+    });
+    refuses(op, &["the mask", "f32[7, 4, 4]"], |g, _, b| {
+        b.scaled_dot_product_attention(b, b, &Attention::new().mask(&g.input([7, 4, 4])))
+    });
+    refuses(op, &["the scale is"], |_, _, b| b.scaled_dot_product_attention(b, b, &Attention::new().scale(f32::NAN)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use shadegrad::graph::plan::Plan;
 use shadegrad::graph::{Caps, Place};
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::{
-    Cell, Conv2dOptions, CrossEntropy, ImageBatch, LayerWeights, PadMode, Recurrence, States, Window,
+    Attention, Cell, Conv2dOptions, CrossEntropy, ImageBatch, LayerWeights, PadMode, Recurrence, States, Window,
 };
 use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use shadegrad::translate::Wgsl;
@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 fn functions() -> Vec<(&'static str, Function)> {
     let mut all = vec![("pointwise", pointwise()), ("movement", movement()), ("reductions", reductions())];
     all.push(("norms", norms()));
+    all.push(("attention", attention()));
     all.push(("products", products()));
     all.push(("convolutions", convolutions()));
     all.push(("pooling", pooling()));
@@ -155,6 +156,17 @@ fn norms() -> Function {
     // Gradients of gradients.
     let grads = first.outputs()[8..].to_vec();
     with_gradients(&g, grads, &inputs)
+}
+
+fn attention() -> Function {
+    let g = Graph::new();
+    // Heads beside each other, as a projection leaves them.
+    let [q, k, v] = [64, 64, 128].map(|width| g.input([2, 70, 3, width]));
+    let mask = g.input([70, 70]);
+    let heads = |x: &Tensor| x.permute(&[0, 2, 1, 3]);
+    let attend = |options: Attention| heads(&q).scaled_dot_product_attention(&heads(&k), &heads(&v), &options);
+    let outputs = vec![attend(Attention::new().causal(true)), attend(Attention::new().mask(&mask))];
+    with_gradients(&g, outputs, &[&q, &k, &v])
 }
 
 fn products() -> Function {

@@ -31,15 +31,15 @@ impl Matmul {
 }
 
 /// Where an operand's elements lie: strides along its last two axes, and where each batch of the result begins in it.
-struct Operand {
-    rows: isize,
+pub(super) struct Operand {
+    pub(super) rows: isize,
     columns: isize,
     batches: View,
 }
 
 impl Operand {
     /// Of a tensor that lies as `view` says, for a result with these batches; `flip` swaps the last two axes.
-    fn new(view: &View, batch: &Shape, flip: bool) -> Operand {
+    pub(super) fn new(view: &View, batch: &Shape, flip: bool) -> Operand {
         let own = view.shape.len() - 2;
         let (mut rows, mut columns) = (view.strides[own], view.strides[own + 1]);
         if flip {
@@ -61,7 +61,7 @@ impl Operand {
     }
 
     /// The function that says where a batch begins.
-    fn begin(&self, name: &str) -> String {
+    pub(super) fn begin(&self, name: &str) -> String {
         format!("fn {name}(batch: u32) -> u32 {{\n    return {};\n}}", self.batches.wgsl("batch"))
     }
 }

@@ -9,6 +9,7 @@
 //! | `reduce` | `sum`, `mean`, `max`, `argmax`, `var`, ... | `reduce.wgsl` |
 //! | `embedding` | `embedding` | `embedding.wgsl`, `movement.wgsl` |
 //! | `matmul` | `matmul`, `linear` | `matmul.wgsl`, `gemm.wgsl` |
+//! | `attention` | `scaled_dot_product_attention` | `attention.wgsl` |
 //! | `conv2d` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl` |
 //! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
 //! | `normalize` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, ... | `normalize.wgsl` |
@@ -19,6 +20,7 @@
 //! | `random` | `dropout` | `random.wgsl` |
 
 mod assign;
+mod attention;
 mod binary;
 mod conv2d;
 mod cross_entropy;
@@ -38,6 +40,7 @@ mod shape;
 mod softmax;
 mod unary;
 
+pub use attention::Attention;
 pub use conv2d::Conv2dOptions;
 pub use cross_entropy::CrossEntropy;
 pub use images::ImageBatch;

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attention;
 mod elementwise;
 mod fusion;
 mod large;

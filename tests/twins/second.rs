@@ -1,7 +1,7 @@
 //! Gradients of gradients: the engine's against numeric derivatives, in f64, of the twins' gradients.
 
 use serde_json::json;
-use shadegrad::ops::{Conv2dOptions, CrossEntropy, Reduction, Window};
+use shadegrad::ops::{Attention, Conv2dOptions, CrossEntropy, Reduction, Window};
 use shadegrad::{Graph, Tensor};
 
 use crate::elementwise::unary;
@@ -156,6 +156,34 @@ fn of_norms() {
                     twin.grads(&arrays, &dy).expect("a gradient").remove(of).expect("of one input")
                 };
                 check_second(&format!("{op}: {of}, {by}"), &inputs, n, first, &slope);
+            }
+        }
+    }
+}
+
+#[test]
+fn of_attention() {
+    let mut random = Random::new(57);
+    for (d, causal) in [(4, true), (8, false), (3, false)] {
+        let arrays = [(5, d), (6, d), (6, 4), (5, 4)].map(|(rows, columns)| random.normal([2, rows, columns]));
+        let g = Graph::new();
+        let [tq, tk, tv, tdy] = [0, 1, 2, 3].map(|n| g.input(arrays[n].shape.as_slice()));
+        let y = tq.scaled_dot_product_attention(&tk, &tv, &Attention::new().causal(causal).scale(0.5));
+        let grads = g.grad_from(&[(y, tdy.clone())], [&tq, &tk, &tv]);
+        let inputs: Vec<(Tensor, Array)> = [tq, tk, tv, tdy].into_iter().zip(arrays).collect();
+        let twin = twin("scaled_dot_product_attention", &json!({"causal": causal, "scale": 0.5})).expect("a twin");
+        let names = ["q", "k", "v", "dy"];
+        for (first, of) in grads.iter().zip(names) {
+            // The gradient of the values does not depend on them.
+            for (n, by) in names.iter().enumerate().filter(|(_, by)| (of, **by) != ("v", "v")) {
+                let slope = |changed: &Array| {
+                    let all = names.iter().zip(&inputs).map(|(name, (_, array))| (name.to_string(), array.clone()));
+                    let mut all: Named = all.collect();
+                    all.insert(by.to_string(), changed.clone());
+                    let dy = all.remove("dy").expect("what arrives");
+                    twin.grads(&all, &dy).expect("a gradient").remove(of).expect("of one input")
+                };
+                check_second(&format!("attention, {d}: {of}, {by}"), &inputs, n, first, &slope);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The case list: what is computed, from which numbers, and how much work it is.
 
 use super::{networks, recurrent};
-use shadegrad::ops::{Conv2dOptions, Window};
+use shadegrad::ops::{Attention, Conv2dOptions, Window};
 use shadegrad::optim::Adam;
 use shadegrad::{Function, Graph, Program, Result, Tensor};
 
@@ -298,11 +298,9 @@ fn memory_bound() -> Vec<Case> {
     ]
 }
 
-/// Scaled dot-product attention, composed.
 fn attention(b: &mut Builder) -> Job {
     let [q, k, v] = [1, 2, 3].map(|seed| b.input([4, 8, 256, 64], seed, 2.0));
-    let scores = q.matmul_t(&k, false, true) * (64f32).sqrt().recip();
-    b.forward(scores.softmax(-1).matmul(&v))
+    b.forward(q.scaled_dot_product_attention(&k, &v, &Attention::new()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::cases::{self, Builder, Case};
 use shadegrad::graph::Role;
-use shadegrad::ops::{Conv2dOptions, Window};
+use shadegrad::ops::{Attention, Conv2dOptions, Window};
 use shadegrad::optim::Adam;
 use shadegrad::{Param, Tensor};
 
@@ -14,6 +14,7 @@ pub fn all() -> Vec<Case> {
     all.extend(products());
     all.extend(convolutions());
     all.extend(reductions());
+    all.extend(layers());
     all.extend(pointwise());
     all
 }
@@ -88,6 +89,36 @@ fn reductions() -> Vec<Case> {
         of("log_softmax_16384x64", [16384, 64], |x| x.log_softmax(1)),
         case("avg_pool_2x2", |b| b.input([32, 32, 56, 56], 1, 2.0).avg_pool2d(&Window::new([2, 2]))),
         case("max_pool_3x3_s2", |b| b.input([8, 64, 112, 112], 1, 2.0).max_pool2d(&Window::new([3, 3]).stride([2, 2]))),
+    ]
+}
+
+/// Normalization and attention, forward and backward.
+fn layers() -> Vec<Case> {
+    let attend = |causal: bool| {
+        move |b: &mut Builder| {
+            let [q, k, v] = [1, 2, 3].map(|seed| b.input([1, 12, 1024, 64], seed, 2.0));
+            let y = q.scaled_dot_product_attention(&k, &v, &Attention::new().causal(causal));
+            ([q, k, v], y)
+        }
+    };
+    let both = |name: &str, causal| {
+        Case::new(name, move |b| {
+            let ([q, k, v], y) = attend(causal)(b);
+            b.gradients(y, &[&q, &k, &v])
+        })
+    };
+    let norm = |b: &mut Builder| {
+        let (x, weight, bias) = (b.input([4096, 768], 1, 8.0), b.input([768], 2, 2.0), b.input([768], 3, 2.0));
+        let y = x.layer_norm(&[768], Some(&weight), Some(&bias), 1e-5);
+        b.gradients(y, &[&x, &weight, &bias])
+    };
+    vec![
+        Case::new("layernorm_4096x768_fb", norm).traffic(5 * 4096 * 768),
+        case("rmsnorm_4096x768", |b| b.input([4096, 768], 1, 8.0).rms_norm(&[768], None, 1e-5)),
+        case("groupnorm_8x64x56x56", |b| b.input([8, 64, 56, 56], 1, 8.0).group_norm(8, None, None, 1e-5)),
+        case("attention_12x1024x64", move |b| attend(false)(b).1),
+        case("attention_12x1024x64_causal", move |b| attend(true)(b).1),
+        both("attention_12x1024x64_fb", false),
     ]
 }
 

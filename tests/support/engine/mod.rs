@@ -1,7 +1,8 @@
 //! Golden cases on the engine: a graph from the public API, its gradients, one run.
 
+mod layers;
 mod nets;
-mod norms;
+
 mod pointwise;
 mod recurrent;
 mod training;
@@ -44,7 +45,7 @@ pub fn run(gpu: &Gpu, case: &Case) -> Result<Outcome> {
     let inputs: Named = case.inputs.iter().map(|(name, t)| (name.clone(), leaf(&graph, &t.data, &t.shape))).collect();
     let attrs = Attrs(&case.attrs);
     let built = pointwise::build(&case.op, attrs, &inputs)
-        .or_else(|| norms::build(&case.op, attrs, &inputs))
+        .or_else(|| layers::build(&case.op, attrs, &inputs))
         .or_else(|| nets::build(&case.op, attrs, &inputs))
         .or_else(|| recurrent::build(&case.op, attrs, &inputs));
     let Some(outputs) = built else {

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod array;
+mod attention;
 mod attrs;
 mod binary;
 mod compare;
@@ -21,6 +22,7 @@ mod twin;
 mod unary;
 
 pub use array::{Array, axis, broadcast_shape};
+pub use attention::Attention;
 pub use attrs::Attrs;
 pub use binary::{Binary, select, select_vjp};
 pub use compare::{Worst, compare};

@@ -183,6 +183,11 @@ fn product_twin(op: &str, attrs: Attrs) -> Option<Twin> {
             let twin = Twin::new(move |x| matmul(&x["a"], &x["b"], ta, tb));
             Some(twin.vjp(["a", "b"], move |x, dy| matmul_vjp(&x["a"], &x["b"], ta, tb, dy)))
         }
+        "scaled_dot_product_attention" => {
+            let attention = Attention::new(attrs);
+            let twin = Twin::new(move |x| attention.forward(x));
+            Some(twin.vjp(["q", "k", "v"], move |x, dy| attention.vjp(x, dy)))
+        }
         "linear" => {
             let twin = Twin::new(|x| linear(&x["x"], &x["weight"], x.get("bias")));
             Some(twin.vjp(["x", "weight", "bias"], |x, dy| linear_vjp(&x["x"], &x["weight"], dy)))

@@ -1,14 +1,18 @@
-//! Normalization.
+//! Normalization and attention.
 
 use shadegrad::Tensor;
+use shadegrad::ops::Attention;
 
 use super::{Named, one};
 use crate::support::reference::Attrs;
 
-/// The outputs of a normalization; `None` for any other op.
+/// The outputs of a normalization or of attention; `None` for any other op.
 pub fn build(op: &str, attrs: Attrs, inputs: &Named) -> Option<Named> {
     let (weight, bias) = (inputs.get("weight"), inputs.get("bias"));
     let eps = || attrs.f64("eps") as f32;
+    if op == "scaled_dot_product_attention" {
+        return one("y", attention(attrs, inputs));
+    }
     let x = inputs.get("x")?;
     match op {
         "layer_norm" => one("y", x.layer_norm(&attrs.usizes("normalized_shape"), weight, bias, eps())),
@@ -35,4 +39,13 @@ fn batch_norm(attrs: Attrs, inputs: &Named) -> Named {
     };
     let [mean, var] = after;
     [("y", y), ("running_mean", mean), ("running_var", var)].map(|(name, t)| (name.to_owned(), t)).into()
+}
+
+fn attention(attrs: Attrs, inputs: &Named) -> Tensor {
+    let mut options = Attention::new().causal(attrs.bool("causal")).scale(attrs.f64("scale") as f32);
+    if let Some(mask) = inputs.get("mask") {
+        let allowed = attrs.0["mask"].as_str() == Some("bool");
+        options = if allowed { options.allowed(mask) } else { options.mask(mask) };
+    }
+    inputs["q"].scaled_dot_product_attention(&inputs["k"], &inputs["v"], &options)
 }

@@ -1,0 +1,226 @@
+//! Scaled dot-product attention without the matrix of scores in memory.
+
+use super::gemm;
+use super::matmul::Operand;
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor, View, float};
+use crate::shader;
+
+/// Options of [`Tensor::scaled_dot_product_attention`].
+#[derive(Clone, Debug, Default)]
+pub struct Attention {
+    causal: bool,
+    scale: Option<f32>,
+    mask: Option<Tensor>,
+}
+
+impl Attention {
+    /// Every query sees every key; scores are divided by the root of a query's length.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Query m sees keys 0 to m alone, as PyTorch's `is_causal`.
+    pub fn causal(mut self, causal: bool) -> Self {
+        self.causal = causal;
+        self
+    }
+
+    /// What products of queries and keys are multiplied by.
+    pub fn scale(mut self, scale: f32) -> Self {
+        self.scale = Some(scale);
+        self
+    }
+
+    /// What is added to the scaled scores, f32 of a shape that broadcasts to [..., queries, keys]; where it is
+    /// -1e30 or less, down to minus infinity, nothing is seen.
+    pub fn mask(mut self, mask: &Tensor) -> Self {
+        self.mask = Some(mask.clone());
+        self
+    }
+
+    /// PyTorch's mask of bools: where `mask`, f32 of a shape that broadcasts to [..., queries, keys], is 0, nothing is seen.
+    #[track_caller]
+    pub fn allowed(self, mask: &Tensor) -> Self {
+        let hidden = mask.eq(&mask.zeros_like());
+        self.mask(&(hidden * NOTHING))
+    }
+}
+
+/// A score that counts for nothing.
+const NOTHING: f32 = -1e30;
+
+/// Most elements of a query or value that the fused kernels hold in registers.
+const LONGEST: usize = 128;
+
+/// Keys that a workgroup of a GPU shares at a time, and queries that it answers.
+const TILE_KEYS: usize = 32;
+const TILE_ROWS: usize = 64;
+
+/// Queries [..., M, D], keys [..., N, D], values [..., N, E] and perhaps a mask, to results [..., M, E] and the
+/// logarithms [..., M] of the sums of exp(score).
+#[derive(Clone, Debug)]
+struct Fused {
+    scale: f32,
+    causal: bool,
+    masked: bool,
+}
+
+impl Fused {
+    /// The shares that queries have in keys, from the logarithms of their sums.
+    fn shares(&self, node: &Backward<'_>) -> Tensor {
+        let scores = scores(node.x(0), node.x(1), node.inputs.get(3), self.scale, self.causal);
+        let shares = (&scores - node.outputs[1].unsqueeze(-1)).exp();
+        shares * scores.gt_scalar(NOTHING)
+    }
+}
+
+/// The scores [..., M, N]; those that count for nothing are [`NOTHING`].
+fn scores(q: &Tensor, k: &Tensor, mask: Option<&Tensor>, scale: f32, causal: bool) -> Tensor {
+    let products = q.matmul_t(k, false, true) * scale;
+    let scores = mask.map_or(products.clone(), |mask| products + mask);
+    let scores = scores.maximum(&q.graph().full([], NOTHING));
+    if !causal {
+        return scores;
+    }
+    let seen = scores.ones_like().tril(0).detach();
+    seen.where_(&scores, &scores.full_like(NOTHING))
+}
+
+impl Op for Fused {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        let (q, v) = (&inputs[0].shape, &inputs[2].shape);
+        let lead = &q[..q.len() - 1];
+        Ok(vec![Desc::f32([lead, &v[v.len() - 1..]].concat()), Desc::f32(lead)])
+    }
+
+    /// With P the shares and D the sums of dy y: dV = P' dY, dS = P (dY V' - D), and from the scores' gradient dS those
+    /// of queries and keys (Dao et al., 2022, algorithm 4). What arrives at the logarithms of the sums adds P times it.
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (q, k, v, dy) = (node.x(0), node.x(1), node.x(2), node.dy());
+        let shares = self.shares(node);
+        let inner = (&dy * &node.outputs[0]).sum(&[-1], true);
+        let inner = node.grads[1].as_ref().map_or(inner.clone(), |dlog| inner - dlog.unsqueeze(-1));
+        let dscores = &shares * (dy.matmul_t(v, false, true) - inner);
+        let dq = dscores.matmul(k) * self.scale;
+        let dk = dscores.matmul_t(q, true, false) * self.scale;
+        let mut grads = vec![Some(dq), Some(dk), Some(shares.matmul_t(&dy, true, false))];
+        grads.extend(node.inputs.get(3).map(|mask| Some(dscores.sum_to(&mask.desc().shape))));
+        grads
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let [queries, keys, values] = [0, 1, 2].map(|n| io.inputs[n].shape.clone());
+        let rank = queries.len();
+        let batch = Shape::from(&queries[..rank - 2]);
+        let (m, n, d, e) = (queries[rank - 2], keys[rank - 2], queries[rank - 1], values[rank - 1]);
+        let operand = |n: usize| Operand::new(&io.view(n), &batch, false);
+        let make = |entry, rows: usize| {
+            let kernel = Kernel::new(shader!("attention.wgsl"), entry)
+                .set("BATCHES", batch.elements())
+                .set("QUERIES", m)
+                .set("KEYS", n)
+                .set("Q4", d / 4)
+                .set("V4", e / 4)
+                .set("SCALE", self.scale)
+                .set("CAUSAL", self.causal);
+            let kernel = [("Q_ROW", "q_batch"), ("K_ROW", "k_batch"), ("V_ROW", "v_batch")]
+                .into_iter()
+                .enumerate()
+                .fold(kernel, |kernel, (n, (row, begin))| {
+                    let operand = operand(n);
+                    kernel.set(row, operand.rows as usize).replace(begin, operand.begin(begin))
+                });
+            let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::Out(0), Arg::Out(1)]);
+            let kernel = kernel.grid(caps.fold(batch.elements() * m.div_ceil(rows)));
+            let Some(mask) = io.inputs.get(3).filter(|_| self.masked) else { return kernel };
+            let place = View::broadcast(&mask.shape, &Shape::from([&batch[..], &[m, n]].concat())).wgsl("i");
+            let place = format!("fn mask_place(i: u32) -> u32 {{\n    return {place};\n}}");
+            kernel.choose("mask", "mask_given").replace("mask_place", place).bind_as("MASK", Arg::In(3))
+        };
+        // Both tiles together fit into half of the workgroup memory that every device has.
+        let share = caps.workgroup_memory as usize / (4 * (d + e));
+        let tile_keys = share.clamp(1, TILE_KEYS);
+        let tiles = make("tiles", TILE_ROWS).set("TILE_ROWS", TILE_ROWS).set("TILE_KEYS", tile_keys);
+        let tiles = Candidate::single("tiles", tiles).turns(n.next_multiple_of(tile_keys) * 2 + 64);
+        if gemm::lanes(caps) != 8 {
+            return vec![tiles];
+        }
+        let rows = if e > 64 { 4 } else { 8 };
+        let lanes = make("lanes", rows).set("LANE_ROWS", rows);
+        let lanes = Candidate::single("lanes", lanes).turns(n.div_ceil(32) * (d / 4 + 10) + 8);
+        if caps.cpu { vec![lanes, tiles] } else { vec![tiles, lanes] }
+    }
+
+    fn reads(&self, n: usize, view: &View) -> bool {
+        let (last, others) = match view.strides.split_last() {
+            Some((last, others)) => (*last, others),
+            None => return false,
+        };
+        n < 3 && last == 1 && view.offset.is_multiple_of(4) && others.iter().all(|s| *s >= 0 && s % 4 == 0)
+    }
+
+    fn flops(&self, inputs: &[Desc], outputs: &[Desc]) -> u64 {
+        let (q, v) = (&inputs[0].shape, &inputs[2].shape);
+        let [m, d, n, e] = [q[q.len() - 2], q[q.len() - 1], v[v.len() - 2], v[v.len() - 1]];
+        // Query i sees i + 1 keys, until it sees all.
+        let seen = if self.causal { m.min(n) * (m.min(n) + 1) / 2 + m.saturating_sub(n) * n } else { m * n };
+        (2 * outputs[1].elements() / m * seen * (d + e)) as u64
+    }
+}
+
+impl Tensor {
+    /// `softmax(q k' scale + mask) v` for queries (`self`) [..., M, D], keys [..., N, D] and values [..., N, E], whose
+    /// leading axes are alike -> [..., M, E] (Vaswani et al., 2017). A query that sees no key gets zeros.
+    ///
+    /// Where D and E are multiples of 4 up to 128, no score is stored; the gradient computes them again.
+    ///
+    /// ```
+    /// use shadegrad::{Graph, ops::Attention};
+    /// let g = Graph::new();
+    /// let [q, k, v] = [0, 1, 2].map(|_| g.input([2, 8, 100, 64]));
+    /// let y = q.scaled_dot_product_attention(&k, &v, &Attention::new().causal(true));
+    /// assert_eq!(y.shape(), [2, 8, 100, 64]);
+    /// ```
+    #[track_caller]
+    pub fn scaled_dot_product_attention(&self, keys: &Tensor, values: &Tensor, options: &Attention) -> Tensor {
+        if let Err(message) = check(self.desc(), keys.desc(), values.desc(), options) {
+            return self.graph().poison("scaled_dot_product_attention", message);
+        }
+        let (d, e) = (self.shape()[self.rank() - 1], values.shape()[values.rank() - 1]);
+        let scale = options.scale.unwrap_or_else(|| (d as f32).sqrt().recip());
+        let fits = |n: usize| n.is_multiple_of(4) && (4..=LONGEST).contains(&n);
+        if fits(d) && fits(e) && self.elements() > 0 && keys.elements() > 0 {
+            let op = Fused { scale, causal: options.causal, masked: options.mask.is_some() };
+            let inputs: Vec<&Tensor> = [self, keys, values].into_iter().chain(&options.mask).collect();
+            return self.graph().push1(op, &inputs);
+        }
+        let scores = scores(self, keys, options.mask.as_ref(), scale, options.causal);
+        let seen = scores.gt_scalar(NOTHING);
+        (scores.softmax(-1) * seen).matmul(values)
+    }
+}
+
+fn check(q: &Desc, k: &Desc, v: &Desc, options: &Attention) -> Result<(), String> {
+    let rank = q.shape.len();
+    let matrices = [q, k, v].iter().all(|t| t.dtype == DType::F32 && t.shape.len() == rank) && rank >= 2;
+    let alike = || [k, v].iter().all(|t| t.shape[..rank - 2] == q.shape[..rank - 2]);
+    if !matrices || !alike() || k.shape[rank - 1] != q.shape[rank - 1] || v.shape[rank - 2] != k.shape[rank - 2] {
+        return Err(format!(
+            "f32 queries [..., M, D], keys [..., N, D], values [..., N, E] are needed, not {q}, {k}, {v}"
+        ));
+    }
+    if let Some(scale) = options.scale.filter(|scale| !scale.is_finite()) {
+        return Err(format!("the scale is {}", float(scale)));
+    }
+    let scores = Shape::from([&q.shape[..rank - 1], &[k.shape[rank - 2]]].concat());
+    match options.mask.as_ref().map(Tensor::desc) {
+        Some(mask) if mask.dtype != DType::F32 || mask.shape.broadcast(&scores).is_none_or(|both| both != scores) => {
+            Err(format!("the mask is {mask}, but must be f32 that broadcasts to {scores}"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,57 @@
+//! Attention, fused and composed, with every kind of mask.
+
+use serde_json::json;
+
+use crate::support::reference::{Array, Random};
+use crate::trial::*;
+
+const BOUND: Bound = Bound::Values(3e-5, 1e-5);
+
+#[test]
+fn of_many_shapes() {
+    let mut random = Random::new(60);
+    // Batches, queries, keys, length of a query and of a value; the last two are composed.
+    let shapes = [
+        (&[2, 3][..], 5, 7, 8, 12),
+        (&[2], 33, 70, 16, 16),
+        (&[], 1, 1, 4, 4),
+        (&[3], 67, 31, 64, 64),
+        (&[1, 2], 9, 100, 128, 128),
+        (&[2], 40, 64, 36, 100),
+        (&[2], 9, 11, 7, 8),
+        (&[2], 3, 5, 132, 4),
+    ];
+    for (n, (lead, queries, keys, d, e)) in shapes.into_iter().enumerate() {
+        let mut tensor = |rows: usize, columns: usize| random.normal([lead, &[rows, columns]].concat());
+        let mut inputs = named([("q", tensor(queries, d)), ("k", tensor(keys, d)), ("v", tensor(keys, e))]);
+        let scale = 1.0 / (d as f64).sqrt();
+        let causal = n % 2 == 1;
+        for kernel in 0..2 {
+            let attrs = json!({"causal": causal, "scale": scale, "mask": null});
+            inputs.remove("mask");
+            check(&gpu(kernel), "scaled_dot_product_attention", &attrs, &inputs, BOUND, &mut random);
+            // Some queries see nothing at all.
+            let allowed = Array::from_fn([queries, keys], |at| f64::from(at[0] % 5 != 3 && (at[0] + at[1]) % 3 != 0));
+            inputs.insert("mask".into(), allowed);
+            let attrs = json!({"causal": causal, "scale": scale, "mask": "bool"});
+            check(&gpu(kernel), "scaled_dot_product_attention", &attrs, &inputs, BOUND, &mut random);
+            let added = random.normal([queries, 1]).map(|v| if v > 1.5 { f64::NEG_INFINITY } else { v });
+            inputs.insert("mask".into(), added);
+            let attrs = json!({"causal": causal, "scale": scale, "mask": "float"});
+            check(&gpu(kernel), "scaled_dot_product_attention", &attrs, &inputs, BOUND, &mut random);
+        }
+    }
+}
+
+/// Scores whose exponentials overflow, and a largest one that comes last.
+#[test]
+fn of_large_scores() {
+    let mut random = Random::new(61);
+    let q = Array::full([1, 9, 8], 30.0);
+    let k = Array::from_fn([1, 90, 8], |at| at[1] as f64 / 8.0);
+    let inputs = named([("q", q), ("k", k), ("v", random.normal([1, 90, 8]))]);
+    for kernel in 0..2 {
+        let attrs = json!({"causal": false, "scale": 1.0, "mask": null});
+        check(&gpu(kernel), "scaled_dot_product_attention", &attrs, &inputs, Bound::Values(1e-4, 1e-3), &mut random);
+    }
+}
