@@ -2,6 +2,9 @@
 // include: grid.wgsl
 // include: math.wgsl
 
+alias Lanes = vec4<f32>; // what an invocation updates at a time: f32, with the functions for one, in `step_rows`
+const LANES = 4u;
+
 const KIND = 0u;     // 0 SGD, 1 Adam, 2 AdamW, 3 RMSprop, 4 Adagrad
 const MOMENTUM = 0u; // a momentum buffer is kept (SGD, RMSprop)
 const NESTEROV = 0u;
@@ -23,12 +26,12 @@ const LR_DECAY = 6u;
 const REST1 = 7u; // 1 - BETA1, rounded once
 const REST2 = 8u;
 
-@group(0) @binding(0) var<storage, read> grads: array<f32>; // every gradient, packed
+@group(0) @binding(0) var<storage, read> grads: array<Lanes>; // every gradient, packed
 @group(0) @binding(1) var<storage, read> chunks: array<vec4<u32>>; // [CHUNKS]: first weight, gradient, moment; length
 @group(0) @binding(2) var<storage, read_write> hyper: array<f32>;
 @group(0) @binding(3) var<storage, read_write> counters: array<u32>; // [3]: step; 1 - BETA1^step, 1 - BETA2^step as f32
-@group(0) @binding(4) var<storage, read_write> weights: array<f32>; // the slab that holds the parameters
-@group(0) @binding(5) var<storage, read_write> moments: array<f32>; // up to three of TOTAL elements each
+@group(0) @binding(4) var<storage, read_write> weights: array<Lanes>; // the slab that holds the parameters
+@group(0) @binding(5) var<storage, read_write> moments: array<Lanes>; // up to three of TOTAL elements each
 
 // The norm of all gradients, where it is wanted: binding 6 is only there with CLIP 1.
 fn gradient_norm() -> f32 {
@@ -76,15 +79,24 @@ fn settings() -> Settings {
     return s;
 }
 
-fn clipped(s: Settings, grad: f32) -> f32 {
+fn clamped(v: vec4<f32>, limit: f32) -> vec4<f32> {
+    return vec4<f32>(clamp_(v.x, -limit, limit), clamp_(v.y, -limit, limit), clamp_(v.z, -limit, limit),
+        clamp_(v.w, -limit, limit));
+}
+
+fn clamped_one(v: f32, limit: f32) -> f32 {
+    return clamp_(v, -limit, limit);
+}
+
+fn clipped(s: Settings, grad: Lanes) -> Lanes {
     switch (CLIP) {
         case 1u: { return grad * s.scale; }
-        case 2u: { return clamp_(grad, -s.limit, s.limit); }
+        case 2u: { return clamped(grad, s.limit); }
         default: { return grad; }
     }
 }
 
-fn sgd(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+fn sgd(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     var g = grad + s.decay * weight;
     if (MOMENTUM == 1u) {
         var buffer = g;
@@ -97,7 +109,7 @@ fn sgd(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
     return weight - s.lr * g;
 }
 
-fn adam(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+fn adam(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     var w = weight;
     var g = grad;
     if (KIND == 2u) {
@@ -106,42 +118,42 @@ fn adam(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
         g += s.decay * w;
     }
     let first = s.beta1 * moments[m] + s.rest1 * g;
-    var second = s.beta2 * moments[TOTAL + m] + s.rest2 * g * g;
+    var second = s.beta2 * moments[TOTAL / LANES + m] + s.rest2 * g * g;
     moments[m] = first;
-    moments[TOTAL + m] = second;
+    moments[TOTAL / LANES + m] = second;
     if (AMSGRAD == 1u) {
-        second = max(second, moments[2u * TOTAL + m]);
-        moments[2u * TOTAL + m] = second;
+        second = max(second, moments[2u * TOTAL / LANES + m]);
+        moments[2u * TOTAL / LANES + m] = second;
     }
     return w - s.rate * first / (sqrt(second * s.root) + s.eps);
 }
 
-fn rmsprop(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+fn rmsprop(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     let g = grad + s.decay * weight;
     let square = s.beta1 * moments[m] + s.rest1 * g * g;
     moments[m] = square;
     var scale = square;
     if (CENTERED == 1u) {
-        let mean = s.beta1 * moments[TOTAL + m] + s.rest1 * g;
-        moments[TOTAL + m] = mean;
-        scale = max(square - mean * mean, 0.0);
+        let mean = s.beta1 * moments[TOTAL / LANES + m] + s.rest1 * g;
+        moments[TOTAL / LANES + m] = mean;
+        scale = max(square - mean * mean, Lanes());
     }
     var step = g / (sqrt(scale) + s.eps);
     if (MOMENTUM == 1u) {
-        step = s.beta2 * moments[2u * TOTAL + m] + step;
-        moments[2u * TOTAL + m] = step;
+        step = s.beta2 * moments[2u * TOTAL / LANES + m] + step;
+        moments[2u * TOTAL / LANES + m] = step;
     }
     return weight - s.lr * step;
 }
 
-fn adagrad(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+fn adagrad(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     let g = grad + s.decay * weight;
     let sum = moments[m] + g * g;
     moments[m] = sum;
     return weight - s.rate * g / (sqrt(sum) + s.eps);
 }
 
-fn updated(s: Settings, weight: f32, grad: f32, m: u32) -> f32 {
+fn updated(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     switch (KIND) {
         case 0u: { return sgd(s, weight, grad, m); }
         case 3u: { return rmsprop(s, weight, grad, m); }
@@ -162,8 +174,13 @@ fn step(
     }
     let chunk = chunks[id];
     let s = settings();
-    for (var e = lane; e < chunk.w; e += 64u) {
-        weights[chunk.x + e] = updated(s, weights[chunk.x + e], clipped(s, grads[chunk.y + e]), chunk.z + e);
+    for (var e = LANES * lane; e < chunk.w; e += LANES * 64u) {
+        let own = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.w - e);
+        let w = (chunk.x + e) / LANES;
+        let old = weights[w];
+        // What lies behind the last element is left as it is, and kept out of the moments.
+        let grad = clipped(s, select(Lanes(), grads[(chunk.y + e) / LANES], own));
+        weights[w] = select(old, updated(s, select(Lanes(), old, own), grad, (chunk.z + e) / LANES), own);
     }
 }
 

@@ -71,6 +71,9 @@ impl Op for RowStep {
         }
         let kernel = |entry| {
             let kernel = tuned(&self.optimizer, entry, rows * width)
+                .set("LANES", 1u32)
+                .replace("Lanes", "alias Lanes = f32;")
+                .choose("clamped", "clamped_one")
                 .set("TAKEN", taken)
                 .set("WIDTH", width)
                 .set("ROWS", rows)

@@ -10,6 +10,10 @@ use std::collections::HashMap;
 /// Elements that one workgroup updates.
 const CHUNK: usize = 1024;
 
+/// Elements that an invocation updates at a time; every parameter's moments begin at a multiple of it, as parameters
+/// and packed gradients do anyway.
+const LANES: usize = 4;
+
 /// Elements that one invocation of the norm's first stage adds.
 const NORM_CHUNK: usize = 256;
 
@@ -196,7 +200,7 @@ struct Step {
 
 impl Step {
     fn new(optimizer: &Optimizer, pairs: &[(Param, Tensor)], hyper: &Param, clip_norm: bool) -> Self {
-        let total: usize = pairs.iter().map(|(param, _)| param.desc().elements()).sum();
+        let total: usize = pairs.iter().map(|(param, _)| param.desc().elements().next_multiple_of(LANES)).sum();
         let (counters, moments) = moments_of(optimizer, total);
         let mut state = vec![counters, hyper.clone(), moments];
         state.extend(pairs.iter().map(|(param, _)| param.clone()));
@@ -242,7 +246,7 @@ impl Op for Step {
                 let length = CHUNK.min(elements - first);
                 rows.extend([place.offset + first, grad + first, moment + first, length].map(|v| v as u32));
             }
-            moment += elements;
+            moment += elements.next_multiple_of(LANES);
         }
         // Bindings by place; `advance` uses only two of them.
         let args = |table: Arg, weight: usize| {
