@@ -25,20 +25,74 @@ fn split_range(split: u32) -> vec2<u32> {
     return vec2<u32>(min(split * run, K), min(split * run + run, K));
 }
 
-// --- `tile`: for GPUs. A workgroup computes TM x TN from tiles in workgroup memory, an invocation RM x RN in registers.
+// --- `tile`: for GPUs. A workgroup computes TM x TN from tiles in workgroup memory, an invocation RM x RN in registers,
+// which it reads and multiplies in vec4s. The next tiles are on their way while the present ones are multiplied.
 
 const TM = 64u; // 64 x 64: every element loaded is used 64 times, and 256 invocations hold 4 x 4 results each
 const TN = 64u;
 const TK = 16u; // 2 x 64 x 16 floats are 8 KiB of workgroup memory, half of what every device has
-const RM = 4u;
+const RM = 4u; // multiples of 4
 const RN = 4u;
 const GROUP = TM / RM * (TN / RN);
 const A_ALONG_K = 1u; // neighbours in memory lie along k: 1, along m: 0; so that loads coalesce
 const B_ALONG_K = 0u;
+const LOADS_A = TM * TK / GROUP;
+const LOADS_B = TN * TK / GROUP;
 
-// One column of padding keeps a column's elements in different banks.
-var<workgroup> tile_a: array<f32, TK * (TM + 1u)>;
-var<workgroup> tile_b: array<f32, TK * (TN + 1u)>;
+// One vec4 of padding for each step of k keeps elements that are stored together in different banks.
+const TILE_A = TM / 4u + 1u;
+const TILE_B = TN / 4u + 1u;
+var<workgroup> tile_a: array<vec4<f32>, TK * TILE_A>;
+var<workgroup> tile_b: array<vec4<f32>, TK * TILE_B>;
+var<private> next_a: array<f32, LOADS_A>;
+var<private> next_b: array<f32, LOADS_B>;
+
+// Element e of a tile, as (k, row) or (k, column).
+fn place_a(e: u32) -> vec2<u32> {
+    return select(vec2<u32>(e / TM, e % TM), vec2<u32>(e % TK, e / TK), A_ALONG_K == 1u);
+}
+
+fn place_b(e: u32) -> vec2<u32> {
+    return select(vec2<u32>(e / TN, e % TN), vec2<u32>(e % TK, e / TK), B_ALONG_K == 1u);
+}
+
+fn fetch(batch: u32, m0: u32, n0: u32, k0: u32, end: u32, lane: u32) {
+    for (var j = 0u; j < LOADS_A; j++) { // unroll
+        let at = place_a(j * GROUP + lane) + vec2<u32>(k0, m0);
+        next_a[j] = 0.0;
+        if (at.x < end && at.y < M) {
+            next_a[j] = a_at(batch, at.y, at.x);
+        }
+    }
+    for (var j = 0u; j < LOADS_B; j++) { // unroll
+        let at = place_b(j * GROUP + lane) + vec2<u32>(k0, n0);
+        next_b[j] = 0.0;
+        if (at.x < end && at.y < N) {
+            next_b[j] = b_at(batch, at.x, at.y);
+        }
+    }
+}
+
+fn store_tiles(lane: u32) {
+    for (var j = 0u; j < LOADS_A; j++) { // unroll
+        let at = place_a(j * GROUP + lane);
+        tile_a[at.x * TILE_A + at.y / 4u][at.y % 4u] = next_a[j];
+    }
+    for (var j = 0u; j < LOADS_B; j++) { // unroll
+        let at = place_b(j * GROUP + lane);
+        tile_b[at.x * TILE_B + at.y / 4u][at.y % 4u] = next_b[j];
+    }
+}
+
+// The rows of an invocation are vec4s that lie TM / (RM / 4) apart, its columns likewise, so that neighbours read
+// neighbouring vec4s.
+fn own_row(own: u32, r: u32) -> u32 {
+    return r / 4u * (TM / (RM / 4u)) + own * 4u + r % 4u;
+}
+
+fn own_column(own: u32, c: u32) -> u32 {
+    return c / 4u * (TN / (RN / 4u)) + own * 4u + c % 4u;
+}
 
 @compute @workgroup_size(GROUP)
 fn tile(
@@ -59,48 +113,33 @@ fn tile(
     let range = split_range(split);
     let own_n = lane % (TN / RN);
     let own_m = lane / (TN / RN);
-    var sums: array<f32, RM * RN>;
+    var sums: array<vec4<f32>, RM * RN / 4u>;
     if (split == 0u) {
         for (var r = 0u; r < RM; r++) { // unroll
-            let row = row_start(batch, min(m0 + own_m * RM + r, M - 1u));
+            let row = row_start(batch, min(m0 + own_row(own_m, r), M - 1u));
             for (var c = 0u; c < RN; c++) { // unroll
-                sums[r * RN + c] = row + column_start(batch, min(n0 + own_n + c * (TN / RN), N - 1u));
+                let column = column_start(batch, min(n0 + own_column(own_n, c), N - 1u));
+                sums[r * (RN / 4u) + c / 4u][c % 4u] = row + column;
             }
         }
     }
+    fetch(batch, m0, n0, range.x, range.y, lane);
     for (var k0 = range.x; k0 < range.y; k0 += TK) {
-        for (var e = lane; e < TM * TK; e += GROUP) {
-            let k = select(e / TM, e % TK, A_ALONG_K == 1u);
-            let m = select(e % TM, e / TK, A_ALONG_K == 1u);
-            var value = 0.0;
-            if (m0 + m < M && k0 + k < range.y) {
-                value = a_at(batch, m0 + m, k0 + k);
-            }
-            tile_a[k * (TM + 1u) + m] = value;
-        }
-        for (var e = lane; e < TN * TK; e += GROUP) {
-            let k = select(e / TN, e % TK, B_ALONG_K == 1u);
-            let n = select(e % TN, e / TK, B_ALONG_K == 1u);
-            var value = 0.0;
-            if (n0 + n < N && k0 + k < range.y) {
-                value = b_at(batch, k0 + k, n0 + n);
-            }
-            tile_b[k * (TN + 1u) + n] = value;
-        }
+        store_tiles(lane);
         workgroupBarrier();
+        fetch(batch, m0, n0, k0 + TK, range.y, lane);
         for (var k = 0u; k < TK; k++) {
-            var a: array<f32, RM>;
-            var b: array<f32, RN>;
-            for (var r = 0u; r < RM; r++) { // unroll
-                a[r] = tile_a[k * (TM + 1u) + own_m * RM + r];
+            var a: array<vec4<f32>, RM / 4u>;
+            var b: array<vec4<f32>, RN / 4u>;
+            for (var r = 0u; r < RM / 4u; r++) { // unroll
+                a[r] = tile_a[k * TILE_A + own_row(own_m, 4u * r) / 4u];
             }
-            // Strided columns: neighbouring invocations read neighbouring words.
-            for (var c = 0u; c < RN; c++) { // unroll
-                b[c] = tile_b[k * (TN + 1u) + own_n + c * (TN / RN)];
+            for (var c = 0u; c < RN / 4u; c++) { // unroll
+                b[c] = tile_b[k * TILE_B + own_column(own_n, 4u * c) / 4u];
             }
             for (var r = 0u; r < RM; r++) { // unroll
-                for (var c = 0u; c < RN; c++) { // unroll
-                    sums[r * RN + c] += a[r] * b[c];
+                for (var c = 0u; c < RN / 4u; c++) { // unroll
+                    sums[r * (RN / 4u) + c] += a[r / 4u][r % 4u] * b[c];
                 }
             }
         }
@@ -108,10 +147,10 @@ fn tile(
     }
     for (var r = 0u; r < RM; r++) { // unroll
         for (var c = 0u; c < RN; c++) { // unroll
-            let m = m0 + own_m * RM + r;
-            let n = n0 + own_n + c * (TN / RN);
+            let m = m0 + own_row(own_m, r);
+            let n = n0 + own_column(own_n, c);
             if (m < M && n < N) {
-                put(batch, split, m, n, sums[r * RN + c]);
+                put(batch, split, m, n, sums[r * (RN / 4u) + c / 4u][c % 4u]);
             }
         }
     }

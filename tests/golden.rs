@@ -36,6 +36,11 @@ fn vulkan_with_third_kernels() {
 }
 
 #[test]
+fn vulkan_with_fourth_kernels() {
+    check(" (vulkan, fourth kernels)", "vulkan", Options { candidate: Some(3), ..Options::default() });
+}
+
+#[test]
 fn vulkan_through_textures() {
     check(" (vulkan, operands in textures)", "vulkan", Options { mirrors: Some(true), ..Options::default() });
 }
@@ -74,6 +79,11 @@ fn gl_with_second_kernels() {
 #[test]
 fn gl_with_third_kernels() {
     check(" (gl, third kernels)", "gl", Options { candidate: Some(2), ..Options::default() });
+}
+
+#[test]
+fn gl_with_fourth_kernels() {
+    check(" (gl, fourth kernels)", "gl", Options { candidate: Some(3), ..Options::default() });
 }
 
 /// In one piece and past the test harness's capture, so that it is seen when all goes well, too.

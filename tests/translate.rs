@@ -275,7 +275,7 @@ fn kinds() -> [(&'static str, Caps); 4] {
 
 /// Kernels that an op offers for the same work at the most. The golden tests and the twins run the first, second and third of
 /// every op; where an op offers more, they have to run those, too.
-const KERNELS: usize = 3;
+const KERNELS: usize = 4;
 
 /// The different specialised shaders of all graphs: text to (file, entry point, bindings written).
 fn shaders() -> BTreeMap<String, (String, &'static str)> {

@@ -59,6 +59,34 @@ pub(crate) fn lanes(caps: &Caps) -> usize {
     if caps.subgroup == Some(8) { 8 } else { 1 }
 }
 
+/// A shape of the `tile` kernel.
+struct Tile {
+    name: &'static str,
+    rows: usize,
+    columns: usize,
+    /// Steps along k whose operands are in workgroup memory at a time.
+    steps: usize,
+    /// Rows, and columns, of an invocation.
+    own: usize,
+}
+
+const SMALL_TILE: Tile = Tile { name: "tile_64x64", rows: 64, columns: 64, steps: 16, own: 4 };
+
+/// Twice the arithmetic for each load from workgroup memory.
+const LARGE_TILE: Tile = Tile { name: "tile_128x128", rows: 128, columns: 128, steps: 8, own: 8 };
+
+impl Tile {
+    /// Workgroups that cover a result.
+    fn count(&self, e: Extents) -> usize {
+        e.batches * e.m.div_ceil(self.rows) * e.n.div_ceil(self.columns)
+    }
+
+    fn set(&self, kernel: Kernel) -> Kernel {
+        let kernel = kernel.set("TM", self.rows).set("TN", self.columns).set("TK", self.steps);
+        kernel.set("RM", self.own).set("RN", self.own)
+    }
+}
+
 /// The candidates for a product, given a kernel without entry-dependent settings; the preferred one first.
 /// `args` are the operands; the output is `Arg::Out(0)`, and `behind` is bound behind it.
 pub(crate) fn candidates(
@@ -69,13 +97,22 @@ pub(crate) fn candidates(
     caps: &Caps,
 ) -> Vec<Candidate> {
     let with_extents = |entry| extents.set(make(entry)).bind(args.iter().cloned());
-    let tiles = extents.batches * extents.m.div_ceil(64) * extents.n.div_ceil(64);
-    // Enough workgroups for a large GPU, of at least 128 steps each.
-    let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
-    // A tile takes 1.75 turns for each step.
+    // A tile takes 1.1 turns for each step.
     let least = extents.k.div_ceil(caps.turns / 2);
-    let splits = splits.max(least);
-    let tile = split("tile", with_extents("tile"), tiles, splits, extents.count(), behind, caps);
+    let tile = |shape: &Tile| {
+        let tiles = shape.count(extents);
+        // Enough workgroups for a large GPU, of at least 128 steps each.
+        let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
+        let kernel = shape.set(with_extents("tile"));
+        split(shape.name, kernel, tiles, splits.max(least), extents.count(), behind, caps)
+    };
+    // Large tiles where there are several rows and columns of them; they come first where they fill a large GPU.
+    let large = (extents.m > LARGE_TILE.rows && extents.n > LARGE_TILE.columns).then(|| tile(&LARGE_TILE));
+    let mut tiles = vec![tile(&SMALL_TILE)];
+    tiles.extend(large);
+    if LARGE_TILE.count(extents) >= 128 {
+        tiles.reverse();
+    }
     let (rows, columns) = block_shape(extents);
     let blocks = extents.batches * extents.m.div_ceil(rows) * extents.n.div_ceil(8 * columns);
     let lanes = lanes(caps);
@@ -85,7 +122,7 @@ pub(crate) fn candidates(
     }
     let splits = if blocks >= 16 { 1 } else { (32 / blocks.max(1)).min(extents.k / 64).max(1) }.max(least);
     let block = split("block", block, blocks, splits, extents.count(), behind, caps);
-    if caps.cpu { vec![block, tile] } else { vec![tile, block] }
+    if caps.cpu { [vec![block], tiles].concat() } else { [tiles, vec![block]].concat() }
 }
 
 /// The `quads` kernel of `shaders/matmul.wgsl`.

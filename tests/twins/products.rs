@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::reference::Random;
 use crate::trial::*;
 
-const KERNELS: usize = 3;
+const KERNELS: usize = 4;
 
 #[test]
 fn matmul_of_any_extents() {
@@ -26,6 +26,9 @@ fn matmul_of_any_extents() {
         [33, 17, 301],
         [131, 5, 2],
         [8, 256, 16],
+        [200, 301, 37],
+        [129, 132, 64],
+        [130, 129, 700],
     ];
     for kernel in 0..KERNELS {
         for (n, [m, cols, k]) in fixed.into_iter().enumerate() {

@@ -11,7 +11,7 @@ use crate::trial::*;
 /// Any stride, dilation, groups, padding that differs from side to side, kernels wider than the image, both directions.
 #[test]
 fn convolutions() {
-    for kernel in 0..3 {
+    for kernel in 0..4 {
         let mut random = Random::new(20);
         for round in 0..22 {
             convolution(kernel, round, &mut random);
