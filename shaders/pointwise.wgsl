@@ -26,3 +26,51 @@ fn pointwise(
         y[q] = value4(q);
     }
 }
+
+// The same where an operand's neighbours lie along ROWS, not along COLUMNS, the output's last axis: an invocation reads
+// and writes 4 x 4 elements in vec4s, a workgroup 32 x 32.
+const ROWS = 4u;
+const COLUMNS = 4u;
+const STEP = 4u; // elements of the output from one row to the next
+const OTHERS = 1u;
+
+alias Turned = f32;
+
+// The first element of output o of OTHERS.
+fn first(o: u32) -> u32 {
+    return o;
+}
+
+// What goes to element i of the output and the three rows behind it.
+fn turned(i: u32) -> vec4<Turned> {
+    return vec4<Turned>();
+}
+
+fn value4_of_turned(q: u32, e: vec4<Turned>) -> vec4<Element> {
+    return vec4<Element>();
+}
+
+@compute @workgroup_size(64)
+fn transpose(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let columns = (COLUMNS + 31u) / 32u;
+    let rows = (ROWS + 31u) / 32u;
+    let id = group_index(group, groups);
+    let row = id / columns % rows * 32u + lane % 8u * 4u;
+    let column = id % columns * 32u + lane / 8u * 4u;
+    if (id >= columns * rows * OTHERS || row >= ROWS || column >= COLUMNS) {
+        return;
+    }
+    let i = first(id / (columns * rows)) + row * STEP + column;
+    let a = turned(i);
+    let b = turned(i + 1u);
+    let c = turned(i + 2u);
+    let d = turned(i + 3u);
+    y[i / 4u] = value4_of_turned(i / 4u, vec4<Turned>(a.x, b.x, c.x, d.x));
+    y[(i + STEP) / 4u] = value4_of_turned((i + STEP) / 4u, vec4<Turned>(a.y, b.y, c.y, d.y));
+    y[(i + 2u * STEP) / 4u] = value4_of_turned((i + 2u * STEP) / 4u, vec4<Turned>(a.z, b.z, c.z, d.z));
+    y[(i + 3u * STEP) / 4u] = value4_of_turned((i + 3u * STEP) / 4u, vec4<Turned>(a.w, b.w, c.w, d.w));
+}

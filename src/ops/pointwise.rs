@@ -8,7 +8,10 @@ use std::fmt::Write;
 /// The kernel of a pointwise unit.
 pub(crate) fn lower(unit: &Unit, desc: &Desc, caps: &Caps) -> Candidate {
     match &unit.expr {
-        Some(expr) => Candidate::single("pointwise", kernel(expr, desc, caps)),
+        Some(expr) => {
+            let kernel = kernel(expr, desc, caps);
+            Candidate::single(kernel.entry, kernel)
+        }
         None => copy(desc, caps),
     }
 }
@@ -22,16 +25,77 @@ pub(crate) fn copy(desc: &Desc, caps: &Caps) -> Candidate {
 }
 
 fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
-    let count = desc.elements().div_ceil(4);
     let mut bindings = Bindings::new(expr, 0, 1);
-    let body = bindings.value4(expr, desc.elements());
+    let turned = expr.operands.iter().enumerate().find_map(|(n, operand)| Some((n, Turned::of(operand)?)));
+    let turned = turned.filter(|(n, _)| bindings.alone(*n));
+    let body = bindings.value4(expr, desc.elements(), turned.as_ref().map(|(n, _)| *n));
     let element = expr.dtype.wgsl();
-    Kernel::new(shader!("pointwise.wgsl"), "pointwise")
-        .set("COUNT", count)
+    let kernel = Kernel::new(shader!("pointwise.wgsl"), if turned.is_some() { "transpose" } else { "pointwise" })
         .replace("Element", format!("alias Element = {element};"))
-        .replace("value4", bindings.declarations() + &body)
-        .bind([Arg::Out(0)].into_iter().chain(bindings.args))
-        .grid(caps.fold(count.div_ceil(64)))
+        .replace(if turned.is_some() { "value4_of_turned" } else { "value4" }, bindings.declarations() + &body)
+        .bind([Arg::Out(0)].into_iter().chain(bindings.args));
+    match turned {
+        None => {
+            let count = desc.elements().div_ceil(4);
+            kernel.set("COUNT", count).grid(caps.fold(count.div_ceil(64)))
+        }
+        Some((n, turned)) => {
+            let Operand { dtype, .. } = expr.operands[n];
+            let read = format!("f{}[({}) / 4u]", bindings.slots[n], expr.operands[n].place("i"));
+            turned
+                .set(kernel, caps)
+                .replace("Turned", format!("alias Turned = {dtype};"))
+                .replace("turned", format!("fn turned(i: u32) -> vec4<Turned> {{\n    return {read};\n}}"))
+        }
+    }
+}
+
+/// How an operand lies that is read across the output's rows: its neighbours are `columns` along another axis, `rows`.
+struct Turned {
+    rows: usize,
+    columns: usize,
+    /// Elements of the output from one row to the next.
+    step: usize,
+    /// The output's other axes: extent, and elements from one to the next.
+    others: View,
+}
+
+impl Turned {
+    /// Where all rows, columns and strides consist of whole vec4s.
+    fn of(operand: &Operand) -> Option<Turned> {
+        let [view] = operand.path.as_slice() else { return None };
+        let axes = view.merged();
+        let (&(columns, _), before) = axes.split_last()?;
+        let axis = before.iter().position(|&(_, stride)| stride == 1)?;
+        let rows = before[axis].0;
+        let whole = |n: usize| n > 0 && n.is_multiple_of(4);
+        let others_whole = axes.iter().enumerate().all(|(n, (_, stride))| n == axis || *stride >= 0 && stride % 4 == 0);
+        if !whole(rows)
+            || !whole(columns)
+            || !view.offset.is_multiple_of(4)
+            || !others_whole
+            || axes[before.len()].1 == 0
+        {
+            return None;
+        }
+        let step_of = |n: usize| axes[n + 1..].iter().map(|(extent, _)| extent).product::<usize>();
+        let (shape, strides) =
+            (0..before.len()).filter(|n| *n != axis).map(|n| (axes[n].0, step_of(n) as isize)).unzip();
+        Some(Turned { rows, columns, step: step_of(axis), others: View { shape, strides, offset: 0 } })
+    }
+
+    fn set(&self, kernel: Kernel, caps: &Caps) -> Kernel {
+        let others: usize = self.others.shape.iter().product();
+        let blocks = others * self.rows.div_ceil(32) * self.columns.div_ceil(32);
+        let first = format!("fn first(o: u32) -> u32 {{\n    return {};\n}}", self.others.wgsl("o"));
+        kernel
+            .set("ROWS", self.rows)
+            .set("COLUMNS", self.columns)
+            .set("STEP", self.step)
+            .set("OTHERS", others)
+            .replace("first", first)
+            .grid(caps.fold(blocks))
+    }
 }
 
 /// Makes `expr` the epilogue of a kernel of an op with `inputs` inputs of its own.
@@ -95,20 +159,30 @@ impl Bindings {
         self.types.iter().map(declare).collect()
     }
 
-    /// `value` for one element and `value4` for four.
-    fn value4(&mut self, expr: &Expr, elements: usize) -> String {
+    /// Whether no other operand reads what operand `n` does.
+    fn alone(&self, n: usize) -> bool {
+        self.slots.iter().filter(|slot| **slot == self.slots[n]).count() == 1
+    }
+
+    /// `value` for one element and `value4` for four, which is given operand `turned` instead of reading it.
+    fn value4(&mut self, expr: &Expr, elements: usize, turned: Option<usize>) -> String {
         let parameters: String =
             expr.operands.iter().enumerate().map(|(n, o)| format!(", e{n}: {}", o.dtype)).collect();
         let mut body = format!("fn value(i: u32{parameters}) -> Element {{\n");
         for line in &expr.lines {
             let _ = writeln!(body, "    {line}");
         }
+        let name = if turned.is_some() { "value4_of_turned" } else { "value4" };
+        let given = turned.map_or(String::new(), |n| format!(", e{n}: vec4<{}>", expr.operands[n].dtype));
         let _ = write!(
             body,
-            "    return {};\n}}\nfn value4(q: u32) -> vec4<Element> {{\n    let i = q * 4u;\n",
+            "    return {};\n}}\nfn {name}(q: u32{given}) -> vec4<Element> {{\n    let i = q * 4u;\n",
             expr.result
         );
-        let fours: Vec<Four> = expr.operands.iter().map(four).collect();
+        let mut fours: Vec<Four> = expr.operands.iter().map(four).collect();
+        if let Some(n) = turned {
+            fours[n] = Four::Vector;
+        }
         for (n, four) in fours.iter().enumerate() {
             let slot = self.slots[n];
             let alone = (0..fours.len()).all(|m| self.slots[m] != slot || fours[m] == Four::Vector);
@@ -121,7 +195,7 @@ impl Bindings {
             0 => format!("(i + {k}u)"),
             _ => format!("min(i + {k}u, {}u)", elements.saturating_sub(1)),
         };
-        for (n, operand) in expr.operands.iter().enumerate() {
+        for (n, operand) in expr.operands.iter().enumerate().filter(|(n, _)| Some(*n) != turned) {
             let slot = self.slots[n];
             let vector = self.types.iter().any(|t| t.0 == slot && t.2);
             let load = match fours[n] {

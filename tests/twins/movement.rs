@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::reference::Random;
+use crate::support::reference::shape::permute;
+use crate::support::reference::{Array, Random};
 use crate::trial::*;
 
 #[test]
@@ -83,4 +84,45 @@ fn concatenations() {
         let parts = parts.collect();
         check(&gpu(0), "concat", &json!({"dim": dim}), &parts, EXACT, &mut random);
     }
+}
+
+/// Rows and columns of whole vec4s change places, with axes before, between and behind them, less than a block and
+/// more; in 36 x 68 blocks are cut off.
+#[test]
+fn transpositions() {
+    let mut random = Random::new(44);
+    let all: [(&[usize], &[usize]); 8] = [
+        (&[4, 4], &[1, 0]),
+        (&[36, 68], &[1, 0]),
+        (&[3, 8, 12], &[0, 2, 1]),
+        (&[2, 8, 5, 64], &[0, 2, 3, 1]),
+        (&[2, 5, 7, 8], &[0, 3, 1, 2]),
+        (&[4, 3, 8, 4], &[3, 2, 1, 0]),
+        (&[8, 6], &[1, 0]),
+        (&[6, 8], &[1, 0]),
+    ];
+    for (extents, dims) in all {
+        let x = random.normal(extents);
+        let inputs = named([("x", x.clone())]);
+        check(&gpu(0), "permute", &json!({"dims": dims}), &inputs, EXACT, &mut random);
+        // With arithmetic, and what lies as the output does, on either side.
+        let signed: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
+        let turned = permute(&x, &signed);
+        let (other, row) = (random.normal(turned.shape.clone()), random.normal([turned.shape[turned.rank() - 1]]));
+        let g = shadegrad::Graph::new();
+        let [tx, tother, trow] = [&x, &other, &row].map(|v| g.input(v.shape.as_slice()));
+        let axes: Vec<isize> = dims.iter().map(|&d| d as isize).collect();
+        let y = &tother - tx.permute(&axes) * &trow;
+        let want = Array::from_fn(turned.shape.clone(), |at| other.at(at) - turned.at(at) * row.at_broadcast(at));
+        let inputs = [(tx, x), (tother, other), (trow, row)];
+        let got = run(&gpu(0), &g, &inputs, &[y]).expect("a run").remove(0);
+        agree(&format!("{extents:?} as {dims:?}"), &got, &want, VALUES, None);
+    }
+    let g = shadegrad::Graph::new();
+    let numbers: Vec<u32> = (0..64).map(|n| n + (1 << 31)).collect();
+    let y = g.constant_u32([8, 8], &numbers).permute(&[1, 0]).reshape([64]);
+    let program = gpu(0).compile(&g.function([&y])).expect("a program");
+    program.run().expect("a run");
+    let want: Vec<u32> = (0..64).map(|n| numbers[n % 8 * 8 + n / 8]).collect();
+    assert_eq!(program.read_u32(&y).expect("numbers"), want);
 }
