@@ -275,3 +275,34 @@ fn grouped_slope(
         slope(line, lane, WIDTH);
     }
 }
+
+const SPLITS = 1u; // the lines are cut into as many parts
+@group(0) @binding(3) var<storage, read_write> sums: array<Lanes>; // [SPLITS, 2, LENGTH]: for the weight, for the bias
+
+// The gradients of weight and bias, where each element of a line is of a channel of its own: an invocation goes down a
+// column of Lanes.
+@compute @workgroup_size(64)
+fn channel_sums(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let columns = LENGTH / LANES;
+    let stretches = (columns + 63u) / 64u;
+    let id = group_index(group, groups);
+    let column = id % stretches * 64u + lane;
+    let split = id / stretches;
+    if (column >= columns || split >= SPLITS) {
+        return;
+    }
+    let run = (LINES + SPLITS - 1u) / SPLITS;
+    var by_weight = Lanes();
+    var by_bias = Lanes();
+    for (var line = split * run; line < min(split * run + run, LINES); line++) {
+        let g = dy[line * columns + column];
+        by_weight += g * ((x[line * columns + column] - saved[line]) * saved[LINES + line]);
+        by_bias += g;
+    }
+    sums[split * 2u * columns + column] = by_weight;
+    sums[(split * 2u + 1u) * columns + column] = by_bias;
+}

@@ -100,6 +100,7 @@ fn movement() -> Function {
     let whole = g.input_u32([4, 2, 5]);
     let outputs = vec![
         x.permute(&[2, 0, 1]),
+        g.input([8, 12, 64]).permute(&[1, 2, 0]),
         x.slice(&[(3, -1, -2), (1, 6, 2)]),
         x.concat(&[&x.relu()], 1),
         x.pad(&[(1, 2), (0, 1), (3, 0)], PadMode::Constant(0.5)),

@@ -1,5 +1,6 @@
 //! Layer, RMS, group, instance and batch normalization.
 
+use super::gemm;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
@@ -52,6 +53,40 @@ impl Lines {
         split.sum(&[0, 3], false).reshape(&like.desc().shape)
     }
 
+    /// The gradients of weight and bias.
+    fn channel_sums(&self, x: &Tensor, stats: &Tensor, dy: &Tensor) -> [Tensor; 2] {
+        if self.groups == 1 && self.inner == 1 {
+            let sums = x.graph().push1(ChannelSums(self.clone()), &[x, stats, dy]);
+            return [0, 1].map(|row| sums.narrow(0, row, 1));
+        }
+        let dy = self.split(dy);
+        [&dy * self.normalized(x, stats), dy].map(|t| t.sum(&[0, 3], false))
+    }
+
+    /// `kernel` with what is the same for all of this family.
+    fn constants(&self, kernel: Kernel, lines: usize) -> Kernel {
+        let kernel = kernel.set("LINES", lines).set("LENGTH", self.length);
+        if self.length.is_multiple_of(4) { kernel } else { one_lane(kernel) }
+    }
+
+    /// The gradients of x and of the statistics, from `dn`, what arrives at the normalized elements `n`, and what arrives
+    /// at each line's scale besides, times the scale and not summed up.
+    fn from_normalized(
+        &self,
+        dn: &Tensor,
+        n: &Tensor,
+        scale: &Tensor,
+        stats: &Tensor,
+        scaled: Option<Tensor>,
+    ) -> (Tensor, Tensor) {
+        let sums = |t: Tensor| t.sum(&[2, 3], true).reshape([1, stats.shape()[1]]);
+        let product = dn * n;
+        let dscale = sums(scaled.map_or(product.clone(), |scaled| scaled + &product) / scale);
+        let dx = dn * scale;
+        let dmean = if self.centred { -sums(dx.clone()) } else { dscale.zeros_like() };
+        (dx, dmean.concat(&[&dscale], 0))
+    }
+
     /// Whether neighbours in a line are of neighbouring channels, whole vec4s of them.
     fn by_four(&self) -> bool {
         self.inner == 1 && self.length.is_multiple_of(4)
@@ -78,14 +113,8 @@ impl Lines {
         let width = steps.div_ceil(4).next_power_of_two().clamp(32, caps.invocations.min(256) as usize);
         let turns = steps.div_ceil(width);
         let [serial, grouped] = kernels.map(|kernel| {
-            let kernel = kernel
-                .set("LINES", lines)
-                .set("LENGTH", self.length)
-                .set("GROUPS", self.groups)
-                .set("INNER", self.inner)
-                .set("CENTRED", self.centred)
-                .set("EPS", self.eps);
-            if lanes == 4 { kernel } else { one_lane(kernel) }
+            let kernel = self.constants(kernel, lines).set("GROUPS", self.groups).set("INNER", self.inner);
+            kernel.set("CENTRED", self.centred).set("EPS", self.eps)
         });
         let serial = serial.set("ROUNDS", steps).choose("all_sum", "sum_alone").grid(caps.fold(lines.div_ceil(64)));
         let serial = Candidate::single("serial", serial).turns(3 * steps + 3);
@@ -157,14 +186,11 @@ impl Op for Normalize {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
         };
+        let sums = dy.as_ref().map(|dy| lines.channel_sums(x, stats, dy));
+        let of = |row: usize, factors: &Tensor| Some(sums.as_ref()?[row].reshape(&factors.desc().shape));
         let mut grads = vec![dx];
-        let dy = dy.as_ref().map(|dy| lines.split(dy));
-        if self.weighted {
-            grads.push(dy.as_ref().map(|dy| lines.by_channel(&(dy * lines.normalized(x, stats)), node.x(1))));
-        }
-        if self.biased {
-            grads.push(dy.as_ref().map(|dy| lines.by_channel(dy, &node.inputs[node.inputs.len() - 1])));
-        }
+        grads.extend(self.weighted.then(|| of(0, node.x(1))));
+        grads.extend(self.biased.then(|| of(1, &node.inputs[node.inputs.len() - 1])));
         grads
     }
 
@@ -219,11 +245,8 @@ impl Op for Slope {
         let back = map(&u);
         // What arrives at n, at s and at the mean.
         let dn = -(&g * mean(&split_u * &n) + &split_u * mean(&g * &n)) * &scale;
-        let sums = |t: Tensor| like(&t.sum(&[2, 3], true), &stats.narrow(0, 0, 1));
-        let dscale = sums((&back * &g + &dn * &n) / &scale);
-        let dmean = if lines.centred { -sums(&dn * &scale) } else { dscale.zeros_like() };
-        let dx = like(&(dn * &scale), x);
-        let mut grads = vec![Some(dx), Some(dmean.concat(&[&dscale], 0))];
+        let (dx, dstats) = lines.from_normalized(&dn, &n, &scale, stats, Some(&back * &g));
+        let mut grads = vec![Some(like(&dx, x)), Some(dstats)];
         grads.push(Some(like(&weight.map_or(back.clone(), |weight| &back * weight), dy)));
         if self.weighted {
             grads.push(Some(lines.by_channel(&(back * split_dy), node.x(3))));
@@ -246,6 +269,46 @@ impl Op for Slope {
 
     fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
         10 * inputs[0].elements() as u64
+    }
+}
+
+/// The gradients [2, length] of weight and bias, from x, the statistics and what arrives at the output; the first is that
+/// of the weight.
+#[derive(Debug)]
+struct ChannelSums(Lines);
+
+impl Op for ChannelSums {
+    fn name(&self) -> &'static str {
+        "channel_sums"
+    }
+
+    fn outputs(&self, _inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        Ok(vec![Desc::f32([2, self.0.length])])
+    }
+
+    /// Both are linear in what arrived, the first in the normalized elements too.
+    fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
+        let (x, stats, dy, u, lines) = (node.x(0), node.x(1), node.x(2), node.dy(), &self.0);
+        let [by_weight, by_bias] = [0, 1].map(|row| lines.spread(&u.narrow(0, row, 1)));
+        let (n, scale) = (lines.normalized(x, stats), lines.stat(stats, 1));
+        let dn = lines.split(dy) * &by_weight;
+        let ddy = &n * by_weight + by_bias;
+        let (dx, dstats) = lines.from_normalized(&dn, &n, &scale, stats, None);
+        vec![Some(dx.reshape(&x.desc().shape)), Some(dstats), Some(ddy.reshape(&dy.desc().shape))]
+    }
+
+    fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+        let (length, lines) = (self.0.length, self.0.count(io.inputs[0].elements()));
+        let columns = if length.is_multiple_of(4) { length / 4 } else { length };
+        // Enough invocations for a large GPU, of at least 16 lines each.
+        let splits = (16_384 / columns).clamp(1, lines.div_ceil(16).max(1)).max(lines.div_ceil(caps.turns / 2));
+        let kernel = self.0.constants(Kernel::new(shader!("normalize.wgsl"), "channel_sums"), lines);
+        let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2)]);
+        vec![gemm::split("columns", kernel, columns.div_ceil(64), splits, 2 * length, &[], caps)]
+    }
+
+    fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
+        5 * inputs[0].elements() as u64
     }
 }
 
