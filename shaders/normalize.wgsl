@@ -1,32 +1,18 @@
 // Lines of neighbouring elements brought to mean 0 (not for the RMS norm) and mean square 1, then scaled and shifted by
-// channel, and the gradient of that. A line belongs to a team: one invocation or a workgroup.
-// include: grid.wgsl
-// include: team.wgsl
+// channel, and the gradient of that.
+// include: lines.wgsl
 
-alias Lanes = vec4<f32>; // f32, with the functions for one, where lines are not whole vec4s
-const LANES = 4u;
-
-const LINES = 1u;
-const LENGTH = 4u;  // elements of a line
 const GROUPS = 1u;  // line l holds the channels of group l % GROUPS
 const INNER = 1u;   // neighbouring elements of one channel
 const CENTRED = 1u; // 0: the mean counts as 0
 const EPS = 1e-5;   // added to the mean square
-const ROUNDS = 1u;  // in each of them an invocation takes HELD Lanes of its line
-const HELD = 1u;
 
-@group(0) @binding(0) var<storage, read> x: array<Lanes>; // [LINES, LENGTH]
-@group(0) @binding(1) var<storage, read_write> y: array<Lanes>; // the same
 @group(0) @binding(2) var<storage, read_write> stats: array<f32>; // [2, LINES]: mean; 1 / root of mean square and EPS
 
 const WEIGHT = 3u;
 const BIAS = 4u;
 @group(0) @binding(WEIGHT) var<storage, read> weights: array<f32>; // [channels]
 @group(0) @binding(BIAS) var<storage, read> biases: array<f32>; // [channels]
-
-fn epilogue(v: f32, i: u32) -> f32 {
-    return v;
-}
 
 fn channel(line: u32, k: u32) -> u32 {
     return line % GROUPS * (LENGTH / INNER) + k / INNER;
@@ -75,54 +61,6 @@ fn biases_at(line: u32, k: u32) -> vec4<f32> {
 
 fn biases_at_one(line: u32, k: u32) -> f32 {
     return bias(line, k);
-}
-
-fn epilogues(v: vec4<f32>, i: u32) -> vec4<f32> {
-    return vec4<f32>(epilogue(v.x, i), epilogue(v.y, i + 1u), epilogue(v.z, i + 2u), epilogue(v.w, i + 3u));
-}
-
-fn epilogues_one(v: f32, i: u32) -> f32 {
-    return epilogue(v, i);
-}
-
-fn total(v: vec4<f32>) -> f32 {
-    return (v.x + v.y) + (v.z + v.w);
-}
-
-fn total_one(v: f32) -> f32 {
-    return v;
-}
-
-fn first_of(v: vec4<f32>) -> f32 {
-    return v.x;
-}
-
-fn first_of_one(v: f32) -> f32 {
-    return v;
-}
-
-// The sum over the team; of one invocation its own.
-fn sum_alone(lane: u32, value: f32) -> f32 {
-    return value;
-}
-
-// What an invocation has read of its line: from memory again or, where one round is enough, from registers.
-var<private> held: array<Lanes, HELD>;
-var<private> held_grads: array<Lanes, HELD>;
-
-fn hold(h: u32, v: Lanes) {
-}
-
-fn hold_in_registers(h: u32, v: Lanes) {
-    held[h] = v;
-}
-
-fn again(h: u32, at: u32) -> Lanes {
-    return x[at];
-}
-
-fn again_from_registers(h: u32, at: u32) -> Lanes {
-    return held[h];
 }
 
 // `lane` of `team` invocations. No large mean spoils the sums: one is of differences to the line's first element, the
@@ -199,6 +137,8 @@ fn grouped(
 @group(0) @binding(1) var<storage, read> saved: array<f32>; // `stats`
 @group(0) @binding(2) var<storage, read> dy: array<Lanes>; // like x
 @group(0) @binding(3) var<storage, read_write> dx: array<Lanes>; // like x
+
+var<private> held_grads: array<Lanes, HELD>;
 
 fn hold_grads(h: u32, g: Lanes) {
 }

@@ -1,29 +1,84 @@
-// Softmax and log-softmax over lines of LENGTH elements that lie INNER apart.
-// include: grid.wgsl
-// include: team.wgsl
+// Softmax and log-softmax over lines.
+// include: lines.wgsl
 
-const LINES = 1u;
-const LENGTH = 1u;
-const INNER = 1u;
 const LOG = 0u; // 1: log-softmax
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [LINES / INNER, LENGTH, INNER]
-@group(0) @binding(1) var<storage, read_write> y: array<f32>; // the same
-
-fn epilogue(v: f32, i: u32) -> f32 {
-    return v;
-}
-
-fn finish(value: f32, most: f32, total: f32) -> f32 {
+// From x less the line's maximum and its exponential, with the sum of those.
+fn finish(shifted: Lanes, power: Lanes, sum: f32) -> Lanes {
     if (LOG == 1u) {
-        return value - most - log(total);
+        return shifted - log(sum);
     }
-    return exp(value - most) / total;
+    return power / sum;
 }
 
-// One invocation per line: best where the lines are many, or short, or side by side (INNER > 1).
+// `lane` of `team` invocations.
+fn softmax(line: u32, lane: u32, team: u32) {
+    let base = line * (LENGTH / LANES);
+    var most4 = x[base];
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (k < LENGTH / LANES) {
+                let v = x[base + k];
+                hold(h, v);
+                most4 = max(most4, v);
+            }
+        }
+    }
+    let most = all_max(lane, largest(most4));
+    var sum4 = Lanes();
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (k < LENGTH / LANES) {
+                sum4 += exp(again(h, base + k) - most);
+            }
+        }
+    }
+    let sum = all_sum(lane, total(sum4));
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (k < LENGTH / LANES) {
+                let shifted = again(h, base + k) - most;
+                y[base + k] = epilogues(finish(shifted, exp(shifted), sum), line * LENGTH + LANES * k);
+            }
+        }
+    }
+}
+
 @compute @workgroup_size(64)
 fn serial(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups) * 64u + lane;
+    if (line < LINES) {
+        softmax(line, 0u, 1u);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn grouped(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups);
+    if (line < LINES) {
+        softmax(line, lane, WIDTH);
+    }
+}
+
+const INNER = 1u; // elements from one of a line to the next
+
+@group(0) @binding(0) var<storage, read> apart: array<f32>; // [LINES / INNER, LENGTH, INNER]
+@group(0) @binding(1) var<storage, read_write> y_apart: array<f32>; // the same
+
+// One invocation for each line of elements that lie INNER apart.
+@compute @workgroup_size(64)
+fn strided(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -33,80 +88,17 @@ fn serial(
         return;
     }
     let base = (line / INNER) * LENGTH * INNER + line % INNER;
-    var most = x[base];
+    var most = apart[base];
     for (var k = 1u; k < LENGTH; k++) {
-        most = max(most, x[base + k * INNER]);
+        most = max(most, apart[base + k * INNER]);
     }
-    var total = 0.0;
+    var sum = 0.0;
     for (var k = 0u; k < LENGTH; k++) {
-        total += exp(x[base + k * INNER] - most);
+        sum += exp(apart[base + k * INNER] - most);
     }
     for (var k = 0u; k < LENGTH; k++) {
         let i = base + k * INNER;
-        y[i] = epilogue(finish(x[i], most, total), i);
-    }
-}
-
-@group(0) @binding(0) var<storage, read> x4: array<vec4<f32>>; // [LINES, LENGTH / 4]
-@group(0) @binding(1) var<storage, read_write> y4: array<vec4<f32>>; // the same
-
-// `serial` for lines of neighbouring elements in whole vec4s.
-@compute @workgroup_size(64)
-fn serial_vec4(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let line = group_index(group, groups) * 64u + lane;
-    if (line >= LINES) {
-        return;
-    }
-    let base = line * (LENGTH / 4u);
-    var most4 = x4[base];
-    for (var k = 1u; k < LENGTH / 4u; k++) {
-        most4 = max(most4, x4[base + k]);
-    }
-    let most = max(max(most4.x, most4.y), max(most4.z, most4.w));
-    var total4 = vec4<f32>(0.0);
-    for (var k = 0u; k < LENGTH / 4u; k++) {
-        total4 += exp(x4[base + k] - most);
-    }
-    let total = (total4.x + total4.y) + (total4.z + total4.w);
-    for (var k = 0u; k < LENGTH / 4u; k++) {
-        let v = x4[base + k];
-        let i = 4u * (base + k);
-        y4[base + k] = vec4<f32>(
-            epilogue(finish(v.x, most, total), i),
-            epilogue(finish(v.y, most, total), i + 1u),
-            epilogue(finish(v.z, most, total), i + 2u),
-            epilogue(finish(v.w, most, total), i + 3u),
-        );
-    }
-}
-
-// One workgroup per line of neighbouring elements.
-@compute @workgroup_size(WIDTH)
-fn grouped(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let line = group_index(group, groups);
-    if (line >= LINES) {
-        return;
-    }
-    let base = line * LENGTH;
-    var most = x[base];
-    for (var k = lane; k < LENGTH; k += WIDTH) {
-        most = max(most, x[base + k]);
-    }
-    most = all_max(lane, most);
-    var total = 0.0;
-    for (var k = lane; k < LENGTH; k += WIDTH) {
-        total += exp(x[base + k] - most);
-    }
-    total = all_sum(lane, total);
-    for (var k = lane; k < LENGTH; k += WIDTH) {
-        y[base + k] = epilogue(finish(x[base + k], most, total), base + k);
+        let shifted = apart[i] - most;
+        y_apart[i] = epilogue(finish(shifted, exp(shifted), sum), i);
     }
 }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 10] = [
+const LIBRARY: [Shader; 11] = [
     shader!("math.wgsl"),
     shader!("random.wgsl"),
     shader!("grid.wgsl"),
@@ -25,6 +25,7 @@ const LIBRARY: [Shader; 10] = [
     shader!("conv2d.wgsl"),
     shader!("conv2d_pixels.wgsl"),
     shader!("team.wgsl"),
+    shader!("lines.wgsl"),
     shader!("cells.wgsl"),
     shader!("recurrent.wgsl"),
     shader!("recurrent_state.wgsl"),

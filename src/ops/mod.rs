@@ -27,6 +27,7 @@ mod cross_entropy;
 mod embedding;
 mod gemm;
 mod images;
+mod lines;
 mod loss;
 mod matmul;
 mod movement;

@@ -1,6 +1,6 @@
 //! Layer, RMS, group, instance and batch normalization.
 
-use super::gemm;
+use super::{gemm, lines};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
@@ -15,9 +15,6 @@ struct Lines {
     centred: bool,
     eps: f32,
 }
-
-/// f32 registers in which an invocation keeps what it has read of its line.
-const HELD: usize = 32;
 
 impl Lines {
     fn channels(&self) -> usize {
@@ -63,12 +60,6 @@ impl Lines {
         [&dy * self.normalized(x, stats), dy].map(|t| t.sum(&[0, 3], false))
     }
 
-    /// `kernel` with what is the same for all of this family.
-    fn constants(&self, kernel: Kernel, lines: usize) -> Kernel {
-        let kernel = kernel.set("LINES", lines).set("LENGTH", self.length);
-        if self.length.is_multiple_of(4) { kernel } else { one_lane(kernel) }
-    }
-
     /// The gradients of x and of the statistics, from `dn`, what arrives at the normalized elements `n`, and what arrives
     /// at each line's scale besides, times the scale and not summed up.
     fn from_normalized(
@@ -103,49 +94,30 @@ impl Lines {
         kernel.choose(all, given).bind_as("BIAS", bias)
     }
 
-    /// The first binding holds x; `held` tensors like it are kept in registers by the candidate with a workgroup for
-    /// each line, where the lines are short.
-    fn candidates(&self, kernels: [Kernel; 2], held: usize, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+    /// The first binding holds x; `tensors` like it are read.
+    fn candidates(&self, kernels: [Kernel; 2], tensors: usize, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let lines = self.count(io.inputs[0].elements());
-        let lanes = if self.length.is_multiple_of(4) { 4 } else { 1 };
-        let steps = self.length / lanes;
-        // About four loads for each invocation, in whole subgroups.
-        let width = steps.div_ceil(4).next_power_of_two().clamp(32, caps.invocations.min(256) as usize);
-        let turns = steps.div_ceil(width);
-        let [serial, grouped] = kernels.map(|kernel| {
-            let kernel = self.constants(kernel, lines).set("GROUPS", self.groups).set("INNER", self.inner);
-            kernel.set("CENTRED", self.centred).set("EPS", self.eps)
+        let kernels = kernels.map(|kernel| {
+            let kernel = kernel.set("GROUPS", self.groups).set("INNER", self.inner);
+            self.lanes(kernel.set("CENTRED", self.centred).set("EPS", self.eps))
         });
-        let serial = serial.set("ROUNDS", steps).choose("all_sum", "sum_alone").grid(caps.fold(lines.div_ceil(64)));
-        let serial = Candidate::single("serial", serial).turns(3 * steps + 3);
-        let grouped = grouped.set("WIDTH", width).grid(caps.fold(lines));
-        let grouped = match turns * lanes * held <= HELD {
-            true => Candidate::single("held", hold(grouped.set("HELD", turns), held)),
-            false => Candidate::single("grouped", grouped.set("ROUNDS", turns)).turns(3 * turns + 30),
+        let hold = |kernel| match tensors {
+            1 => lines::hold(kernel),
+            _ => lines::hold(kernel)
+                .choose("hold_grads", "hold_grads_in_registers")
+                .choose("grads_again", "grads_from_registers"),
         };
-        // On a CPU an invocation per line is faster, but there must be enough of them for all threads.
-        if caps.cpu && lines >= 64 * caps.threads { vec![serial, grouped] } else { vec![grouped, serial] }
+        lines::candidates(kernels, [lines, self.length], tensors, hold, caps)
     }
-}
 
-/// `kernel` for lines that are no whole vec4s.
-fn one_lane(kernel: Kernel) -> Kernel {
-    kernel
-        .set("LANES", 1u32)
-        .replace("Lanes", "alias Lanes = f32;")
-        .choose("total", "total_one")
-        .choose("first_of", "first_of_one")
-        .choose("weights_at", "weights_at_one")
-        .choose("biases_at", "biases_at_one")
-        .choose("epilogues", "epilogues_one")
-}
-
-/// `kernel` with what it reads, one or two tensors, in registers.
-fn hold(kernel: Kernel, tensors: usize) -> Kernel {
-    let kernel = kernel.choose("hold", "hold_in_registers").choose("again", "again_from_registers");
-    match tensors {
-        1 => kernel,
-        _ => kernel.choose("hold_grads", "hold_grads_in_registers").choose("grads_again", "grads_from_registers"),
+    /// `kernel` for lines of whole vec4s or of others.
+    fn lanes(&self, kernel: Kernel) -> Kernel {
+        match self.length.is_multiple_of(4) {
+            true => kernel,
+            false => {
+                lines::one_lane(kernel).choose("weights_at", "weights_at_one").choose("biases_at", "biases_at_one")
+            }
+        }
     }
 }
 
@@ -302,8 +274,8 @@ impl Op for ChannelSums {
         let columns = if length.is_multiple_of(4) { length / 4 } else { length };
         // Enough invocations for a large GPU, of at least 16 lines each.
         let splits = (16_384 / columns).clamp(1, lines.div_ceil(16).max(1)).max(lines.div_ceil(caps.turns / 2));
-        let kernel = self.0.constants(Kernel::new(shader!("normalize.wgsl"), "channel_sums"), lines);
-        let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2)]);
+        let kernel = self.0.lanes(Kernel::new(shader!("normalize.wgsl"), "channel_sums"));
+        let kernel = kernel.set("LINES", lines).set("LENGTH", length).bind([Arg::In(0), Arg::In(1), Arg::In(2)]);
         vec![gemm::split("columns", kernel, columns.div_ceil(64), splits, 2 * length, &[], caps)]
     }
 

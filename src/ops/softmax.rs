@@ -1,5 +1,6 @@
 //! Softmax and its logarithm along one axis.
 
+use super::lines;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
@@ -38,29 +39,20 @@ impl Op for Softmax {
         let length = shape[self.axis];
         let inner: usize = shape[self.axis + 1..].iter().product();
         let lines = io.elements() / length;
-        let kernel = |entry, groups| {
-            Kernel::new(shader!("softmax.wgsl"), entry)
-                .set("LINES", lines)
-                .set("LENGTH", length)
-                .set("INNER", inner)
-                .set("LOG", self.log)
-                .bind([Arg::In(0), Arg::Out(0)])
-                .grid(caps.fold(groups))
+        let kernel = |entry| {
+            let kernel = Kernel::new(shader!("softmax.wgsl"), entry).set("LOG", self.log);
+            kernel.bind([Arg::In(0), Arg::Out(0)])
         };
-        let serial = Candidate::single("serial", kernel("serial", lines.div_ceil(64))).turns(3 * length + 3);
         if inner != 1 {
-            return vec![serial];
+            let kernel = lines::one_lane(kernel("strided")).set("LINES", lines).set("LENGTH", length);
+            let kernel = kernel.set("INNER", inner).grid(caps.fold(lines.div_ceil(64)));
+            return vec![Candidate::single("strided", kernel).turns(3 * length + 3)];
         }
-        let grouped = Candidate::single("grouped", kernel("grouped", lines)).turns(3 * length.div_ceil(64) + 20);
-        let quads = length.is_multiple_of(4).then(|| {
-            let turns = 3 * (length / 4) + 3;
-            Candidate::single("serial_vec4", kernel("serial_vec4", lines.div_ceil(64))).turns(turns)
+        let kernels = ["serial", "grouped"].map(|entry| match length.is_multiple_of(4) {
+            true => kernel(entry),
+            false => lines::one_lane(kernel(entry)),
         });
-        match (caps.cpu, length < 32) {
-            (true, _) => quads.into_iter().chain([serial, grouped]).collect(),
-            (false, true) => [serial, grouped].into_iter().chain(quads).collect(),
-            (false, false) => [grouped, serial].into_iter().chain(quads).collect(),
-        }
+        lines::candidates(kernels, [lines, length], 1, lines::hold, caps)
     }
 
     fn epilogue(&self) -> bool {
