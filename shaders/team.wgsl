@@ -31,3 +31,34 @@ fn all_sum(lane: u32, value: f32) -> f32 {
     workgroupBarrier();
     return result;
 }
+
+const SUBGROUP = 32u; // invocations of a subgroup, neighbours; WIDTH is a multiple of it
+
+// The same with the subgroups' own sums and maxima, in two barriers instead of one for each halving.
+fn all_max_by_subgroups(lane: u32, value: f32) -> f32 {
+    let own = subgroupMax(value);
+    if (lane % SUBGROUP == 0u) {
+        shared_values[lane / SUBGROUP] = own;
+    }
+    workgroupBarrier();
+    var result = shared_values[0];
+    for (var s = 1u; s < WIDTH / SUBGROUP; s++) {
+        result = max(result, shared_values[s]);
+    }
+    workgroupBarrier();
+    return result;
+}
+
+fn all_sum_by_subgroups(lane: u32, value: f32) -> f32 {
+    let own = subgroupAdd(value);
+    if (lane % SUBGROUP == 0u) {
+        shared_values[lane / SUBGROUP] = own;
+    }
+    workgroupBarrier();
+    var result = shared_values[0];
+    for (var s = 1u; s < WIDTH / SUBGROUP; s++) {
+        result += shared_values[s];
+    }
+    workgroupBarrier();
+    return result;
+}

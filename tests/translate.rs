@@ -264,17 +264,18 @@ fn training(optimizer: Optimizer) -> Function {
 }
 
 /// The kinds of devices whose kernels differ.
-fn kinds() -> [(&'static str, Caps); 4] {
+fn kinds() -> [(&'static str, Caps); 5] {
     let cpu = Caps { cpu: true, ..Caps::webgpu() };
     [
         ("a GPU within WebGPU's limits", Caps::webgpu()),
+        ("a GPU with subgroups of 32", Caps { subgroup: Some(32), ..Caps::webgpu() }),
         ("a CPU adapter without subgroups", cpu.clone()),
         ("a CPU adapter with subgroups of 8", Caps { subgroup: Some(8), ..cpu.clone() }),
         ("a CPU adapter with texture operands", Caps { mirrors: 4, ..cpu }),
     ]
 }
 
-/// Kernels that an op offers for the same work at the most. The golden tests and the twins run the first, second and third of
+/// Kernels that an op offers for the same work at the most. The golden tests and the twins run the first four of
 /// every op; where an op offers more, they have to run those, too.
 const KERNELS: usize = 4;
 

@@ -1,6 +1,6 @@
 //! Cross-entropy of logits and labels as one pass over the logits, and its gradient as another.
 
-use super::Reduction;
+use super::{Reduction, lines};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
@@ -110,17 +110,19 @@ impl Op for Losses {
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let x = &io.inputs[0];
         let (classes, lines) = (x.shape[1], io.elements());
-        let candidate = |name, groups| {
+        let kernel = |name, groups| {
             let kernel =
                 self.0.kernel(name, x, io).bind([Arg::In(0), Arg::In(1), Arg::Out(0), Arg::Out(1), Arg::Out(2)]);
-            Candidate::single(name, kernel.bind(self.0.args(io.inputs.len())).grid(caps.fold(groups)))
+            kernel.bind(self.0.args(io.inputs.len())).grid(caps.fold(groups))
         };
-        let serial = candidate("serial", lines.div_ceil(64)).turns(2 * classes + 2);
+        let serial = Candidate::single("serial", kernel("serial", lines.div_ceil(64))).turns(2 * classes + 2);
         if x.elements() != lines * classes || x.shape[2..].iter().any(|&n| n != 1) {
             return vec![serial];
         }
-        let grouped = candidate("grouped", lines).turns(2 * classes.div_ceil(64) + 20);
-        if caps.cpu || classes < 32 { vec![serial, grouped] } else { vec![grouped, serial] }
+        let turns = 2 * classes.div_ceil(64) + 20;
+        let mut all = lines::teams(["grouped", "grouped_by_subgroups"], kernel("grouped", lines), 128, turns, caps);
+        all.insert(if caps.cpu || classes < 32 { 0 } else { all.len() }, serial);
+        all
     }
 
     fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {

@@ -34,14 +34,40 @@ pub(super) fn candidates(
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
     let serial = fit(serial).set("ROUNDS", steps).choose("all_sum", "sum_alone").choose("all_max", "max_alone");
     let serial = Candidate::single("serial", serial.grid(caps.fold(lines.div_ceil(64)))).turns(3 * steps + 3);
-    let grouped = fit(grouped).set("WIDTH", width).grid(caps.fold(lines));
-    let grouped = match rounds * lanes * tensors <= HELD {
-        true => Candidate::single("held", hold(grouped.set("HELD", rounds))),
-        false => Candidate::single("grouped", grouped.set("ROUNDS", rounds)).turns(3 * rounds + 30),
+    let grouped = fit(grouped).grid(caps.fold(lines));
+    let (names, grouped) = match rounds * lanes * tensors <= HELD {
+        true => (["held", "held_by_subgroups"], hold(grouped.set("HELD", rounds))),
+        false => (["grouped", "grouped_by_subgroups"], grouped.set("ROUNDS", rounds)),
     };
+    let mut teams = teams(names, grouped, width, 3 * rounds + 30, caps);
     // An invocation per line is faster on a CPU, if there are enough lines for all threads, and for very short ones.
     let serial_first = if caps.cpu { lines >= 64 * caps.threads } else { length < 32 };
-    if serial_first { vec![serial, grouped] } else { vec![grouped, serial] }
+    teams.insert(if serial_first { 0 } else { teams.len() }, serial);
+    teams
+}
+
+/// The candidates that are `kernel` with workgroups of `width`: combining values in a tree and, where there are subgroups,
+/// by way of them (`shaders/team.wgsl`); the preferred one first.
+pub(super) fn teams(
+    [tree, by_subgroups]: [&'static str; 2],
+    kernel: Kernel,
+    width: usize,
+    turns: usize,
+    caps: &Caps,
+) -> Vec<Candidate> {
+    let kernel = kernel.set("WIDTH", width);
+    let size = caps.subgroup.filter(|&size| size > 1 && width.is_multiple_of(size as usize));
+    let by_subgroups = size.map(|size| {
+        let kernel = kernel.clone().set("SUBGROUP", size).choose("all_max", "all_max_by_subgroups");
+        Candidate::single(by_subgroups, kernel.choose("all_sum", "all_sum_by_subgroups")).turns(turns)
+    });
+    let mut all = vec![Candidate::single(tree, kernel).turns(turns)];
+    all.extend(by_subgroups);
+    // CPU adapters have fast barriers, and compute subgroups' sums lane by lane.
+    if !caps.cpu {
+        all.reverse();
+    }
+    all
 }
 
 /// `kernel` with what it reads of x in registers.

@@ -70,7 +70,7 @@ fn along_one_axis() {
             check(&gpu(0), op, &attrs, &x, if op == "cumsum" { TERMS } else { EXACT }, &mut random);
         }
         for op in ["softmax", "log_softmax", "softmin", "logsumexp"] {
-            for kernel in 0..2 {
+            for kernel in 0..3 {
                 check(&gpu(kernel), op, &json!({"dim": dim}), &x, Bound::Values(1e-5, 5e-6), &mut random);
             }
         }
@@ -96,7 +96,7 @@ fn losses() {
         }
         let smoothing = [0.0, 0.1][round / 2 % 2];
         let attrs = json!({"reduction": reduction, "ignore_index": -100, "label_smoothing": smoothing});
-        for kernel in 0..2 {
+        for kernel in 0..3 {
             check(&gpu(kernel), "cross_entropy", &attrs, &inputs, Bound::Values(2e-5, 5e-6), &mut random);
         }
         let extents = shape(&mut random, round % 4);
