@@ -1,6 +1,7 @@
 // Batched matrix product of strided operands, [BATCHES, M, K] x [BATCHES, K, N] -> [BATCHES, M, N].
 // include: grid.wgsl
 // include: gemm.wgsl
+// include: team.wgsl
 
 const A_M = 1u; // elements between neighbours along m and along k
 const A_K = 1u;
@@ -140,5 +141,73 @@ fn quads(
             sum = select(sum, sums[other], r == other);
         }
         put4(batch, split, m0 + r, n, sum);
+    }
+}
+
+// --- `dots` and `columns`: for a few rows of A, where only the memory's speed counts and B is read once. K and N are
+// multiples of 4.
+
+const FEW = 1u; // rows, all of them
+
+// Where B lies along k: a workgroup for each column.
+@compute @workgroup_size(WIDTH)
+fn dots(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups);
+    if (id >= N * BATCHES) {
+        return;
+    }
+    let batch = id / N;
+    let n = id % N;
+    var sums: array<vec4<f32>, FEW>;
+    for (var k = 4u * lane; k < K; k += 4u * WIDTH) {
+        let b = b4[(b_batch(batch) + n * B_N + k) / 4u];
+        for (var r = 0u; r < FEW; r++) { // unroll
+            sums[r] += a4[(a_batch(batch) + r * A_M + k) / 4u] * b;
+        }
+    }
+    for (var r = 0u; r < FEW; r++) { // unroll
+        let sum = all_sum(lane, (sums[r].x + sums[r].y) + (sums[r].z + sums[r].w));
+        if (lane == 0u) {
+            put(batch, 0u, r, n, sum + column_start(batch, n));
+        }
+    }
+}
+
+// Where it lies along n: an invocation for each four columns.
+@compute @workgroup_size(64)
+fn columns(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let stretches = (N + 255u) / 256u;
+    let id = group_index(group, groups);
+    let n = id % stretches * 256u + 4u * lane;
+    let split = id / stretches % SPLITS;
+    let batch = id / (stretches * SPLITS);
+    if (batch >= BATCHES || n >= N) {
+        return;
+    }
+    var start = vec4<f32>();
+    if (split == 0u) {
+        start = vec4<f32>(column_start(batch, n), column_start(batch, n + 1u), column_start(batch, n + 2u), column_start(batch, n + 3u));
+    }
+    var sums: array<vec4<f32>, FEW>;
+    for (var r = 0u; r < FEW; r++) { // unroll
+        sums[r] = start;
+    }
+    let range = split_range(split);
+    for (var k = range.x; k < range.y; k++) {
+        let b = b4[(b_batch(batch) + k * B_K + n) / 4u];
+        for (var r = 0u; r < FEW; r++) { // unroll
+            sums[r] += a_at(batch, r, k) * b;
+        }
+    }
+    for (var r = 0u; r < FEW; r++) { // unroll
+        put4(batch, split, r, n, sums[r]);
     }
 }

@@ -136,7 +136,8 @@ impl Module for GroupNorm {
 ///
 /// In a graph for training each channel gets the batch's mean and variance, and every run of a program that needs the
 /// result moves the running mean and variance towards them (the variance by its unbiased estimate); in
-/// [`Graph::inference`](crate::Graph::inference) those are used instead.
+/// [`Graph::inference`](crate::Graph::inference) those are used instead. Of a layer that is used several times in a graph
+/// the last use counts.
 ///
 /// ```
 /// use shadegrad::{Graph, nn::{self, Module}};

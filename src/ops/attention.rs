@@ -141,8 +141,8 @@ impl Op for Fused {
             let place = format!("fn mask_place(i: u32) -> u32 {{\n    return {place};\n}}");
             kernel.choose("mask", "mask_given").replace("mask_place", place).bind_as("MASK", Arg::In(3))
         };
-        // Both tiles together fit into half of the workgroup memory that every device has.
-        let share = caps.workgroup_memory as usize / (4 * (d + e));
+        // Both tiles together take half of the workgroup memory, so that two workgroups fit.
+        let share = caps.workgroup_memory as usize / 2 / (4 * (d + e));
         let tile_keys = share.clamp(1, TILE_KEYS);
         let tiles = make("tiles", TILE_ROWS).set("TILE_ROWS", TILE_ROWS).set("TILE_KEYS", tile_keys);
         let tiles = Candidate::single("tiles", tiles).turns(n.next_multiple_of(tile_keys) * 2 + 64);

@@ -146,6 +146,28 @@ pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Cap
     split("quads", kernel, groups, splits, e.count(), behind, caps)
 }
 
+/// The kernels of `shaders/matmul.wgsl` for a few rows, by how B lies.
+pub(crate) fn few(
+    make: impl Fn(&'static str) -> Kernel,
+    e: Extents,
+    along_k: bool,
+    behind: &[Arg],
+    caps: &Caps,
+) -> Candidate {
+    let entry = if along_k { "dots" } else { "columns" };
+    let kernel = e.set(make(entry)).set("FEW", e.m).bind([Arg::In(0), Arg::In(1)]);
+    if along_k {
+        let width = (e.k / 16).next_power_of_two().clamp(32, 128);
+        let groups = e.batches * e.n;
+        return split(entry, kernel.set("WIDTH", width), groups, 1, e.count(), behind, caps)
+            .turns(e.k.div_ceil(4 * width) + 40);
+    }
+    let groups = e.batches * e.n.div_ceil(256);
+    // Enough workgroups for a large GPU, of at least 32 steps each.
+    let splits = (512 / groups.max(1)).clamp(1, e.k.div_ceil(32)).max(e.k.div_ceil(caps.turns));
+    split(entry, kernel, groups, splits, e.count(), behind, caps)
+}
+
 /// Rows and columns that a lane of the `block` kernel owns: those that leave the fewest idle; few in a small product,
 /// which is not worth the driver's time to compile a large block.
 fn block_shape(e: Extents) -> (usize, usize) {

@@ -12,6 +12,9 @@ struct Matmul {
     transpose_b: bool,
 }
 
+/// Rows of a product that is bound by memory.
+const FEW: usize = 4;
+
 impl Matmul {
     /// (M, N, K) of these operands.
     fn extents(&self, a: &Desc, b: &Desc) -> Result<(usize, usize, usize), String> {
@@ -127,7 +130,10 @@ impl Op for Matmul {
         let behind: &[Arg] = if bias.is_some() { &[Arg::In(2)] } else { &[] };
         // Operands and result consist of whole vec4s.
         let whole = n.is_multiple_of(4) && k.is_multiple_of(4) && k > 0 && (a.columns == 1 || m.is_multiple_of(4));
-        let quads = (caps.cpu && whole && a.in_quads() && b.in_quads()).then(|| {
+        let whole = whole && a.in_quads() && b.in_quads();
+        let few = (whole && m <= FEW && n > 0 && a.columns == 1)
+            .then(|| gemm::few(make, extents, b.columns != 1, behind, caps));
+        let quads = (caps.cpu && whole).then(|| {
             let mut kernel = make("quads");
             if a.columns != 1 {
                 kernel = kernel.choose("a_quad", "a_quad_along_m");
@@ -137,7 +143,12 @@ impl Op for Matmul {
             }
             gemm::quads(kernel, extents, behind, caps)
         });
-        quads.into_iter().chain(gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps)).collect()
+        let others = gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps);
+        if caps.cpu {
+            quads.into_iter().chain(others).chain(few).collect()
+        } else {
+            few.into_iter().chain(others).collect()
+        }
     }
 
     fn reads(&self, n: usize, view: &View) -> bool {
