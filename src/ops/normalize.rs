@@ -45,11 +45,6 @@ impl Lines {
         weight.reshape([1, self.groups, self.length / self.inner, 1])
     }
 
-    /// The sums of the channels' elements, shaped like their weights.
-    fn by_channel(&self, split: &Tensor, like: &Tensor) -> Tensor {
-        split.sum(&[0, 3], false).reshape(&like.desc().shape)
-    }
-
     /// The gradients of weight and bias.
     fn channel_sums(&self, x: &Tensor, stats: &Tensor, dy: &Tensor) -> [Tensor; 2] {
         if self.groups == 1 && self.inner == 1 {
@@ -221,7 +216,7 @@ impl Op for Slope {
         let mut grads = vec![Some(like(&dx, x)), Some(dstats)];
         grads.push(Some(like(&weight.map_or(back.clone(), |weight| &back * weight), dy)));
         if self.weighted {
-            grads.push(Some(lines.by_channel(&(back * split_dy), node.x(3))));
+            grads.push(Some(like(&(back * split_dy).sum(&[0, 3], false), node.x(3))));
         }
         grads
     }

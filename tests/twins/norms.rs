@@ -78,9 +78,13 @@ fn over_channels() {
 fn of_nothing() {
     let mut random = Random::new(37);
     for shape in [[0, 4], [3, 1]] {
-        let x = named([("x", random.normal(shape))]);
+        let mut inputs = named([("x", random.normal(shape))]);
         let attrs = json!({"normalized_shape": [shape[1]], "eps": 1e-3});
-        check(&gpu(0), "layer_norm", &attrs, &x, EXACT, &mut random);
+        check(&gpu(0), "layer_norm", &attrs, &inputs, EXACT, &mut random);
+        for name in ["weight", "bias"] {
+            inputs.insert(name.into(), Array::full([shape[1]], 0.5));
+        }
+        check(&gpu(0), "layer_norm", &attrs, &inputs, Bound::Values(0.0, 1e-6), &mut random);
     }
 }
 
