@@ -57,7 +57,7 @@ impl Lines {
 
     /// The gradients of x and of the statistics, from `dn`, what arrives at the normalized elements `n`, and what arrives
     /// at each line's scale besides, times the scale and not summed up.
-    fn from_normalized(
+    fn before_normalized(
         &self,
         dn: &Tensor,
         n: &Tensor,
@@ -212,7 +212,7 @@ impl Op for Slope {
         let back = map(&u);
         // What arrives at n, at s and at the mean.
         let dn = -(&g * mean(&split_u * &n) + &split_u * mean(&g * &n)) * &scale;
-        let (dx, dstats) = lines.from_normalized(&dn, &n, &scale, stats, Some(&back * &g));
+        let (dx, dstats) = lines.before_normalized(&dn, &n, &scale, stats, Some(&back * &g));
         let mut grads = vec![Some(like(&dx, x)), Some(dstats)];
         grads.push(Some(like(&weight.map_or(back.clone(), |weight| &back * weight), dy)));
         if self.weighted {
@@ -260,7 +260,7 @@ impl Op for ChannelSums {
         let (n, scale) = (lines.normalized(x, stats), lines.stat(stats, 1));
         let dn = lines.split(dy) * &by_weight;
         let ddy = &n * by_weight + by_bias;
-        let (dx, dstats) = lines.from_normalized(&dn, &n, &scale, stats, None);
+        let (dx, dstats) = lines.before_normalized(&dn, &n, &scale, stats, None);
         vec![Some(dx.reshape(&x.desc().shape)), Some(dstats), Some(ddy.reshape(&dy.desc().shape))]
     }
 
