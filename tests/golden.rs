@@ -41,6 +41,16 @@ fn vulkan_with_fourth_kernels() {
 }
 
 #[test]
+fn vulkan_with_fifth_kernels() {
+    check(" (vulkan, fifth kernels)", "vulkan", Options { candidate: Some(4), ..Options::default() });
+}
+
+#[test]
+fn vulkan_with_sixth_kernels() {
+    check(" (vulkan, sixth kernels)", "vulkan", Options { candidate: Some(5), ..Options::default() });
+}
+
+#[test]
 fn vulkan_through_textures() {
     check(" (vulkan, operands in textures)", "vulkan", Options { mirrors: Some(true), ..Options::default() });
 }
@@ -84,6 +94,16 @@ fn gl_with_third_kernels() {
 #[test]
 fn gl_with_fourth_kernels() {
     check(" (gl, fourth kernels)", "gl", Options { candidate: Some(3), ..Options::default() });
+}
+
+#[test]
+fn gl_with_fifth_kernels() {
+    check(" (gl, fifth kernels)", "gl", Options { candidate: Some(4), ..Options::default() });
+}
+
+#[test]
+fn gl_with_sixth_kernels() {
+    check(" (gl, sixth kernels)", "gl", Options { candidate: Some(5), ..Options::default() });
 }
 
 /// In one piece and past the test harness's capture, so that it is seen when all goes well, too.

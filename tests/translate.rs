@@ -275,9 +275,9 @@ fn kinds() -> [(&'static str, Caps); 5] {
     ]
 }
 
-/// Kernels that an op offers for the same work at the most. The golden tests and the twins run the first four of
+/// Kernels that an op offers for the same work at the most. The golden tests and the twins run the first six of
 /// every op; where an op offers more, they have to run those, too.
-const KERNELS: usize = 4;
+const KERNELS: usize = 6;
 
 /// The different specialised shaders of all graphs: text to (file, entry point, bindings written).
 fn shaders() -> BTreeMap<String, (String, &'static str)> {

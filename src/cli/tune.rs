@@ -1,6 +1,6 @@
 //! `shadegrad tune`: chooses kernels by measurement.
 
-use super::bench::cases;
+use super::bench::{cases, kernels};
 use super::say;
 use shadegrad::gpu::Options;
 use shadegrad::graph::choose::Choices;
@@ -8,7 +8,7 @@ use shadegrad::{Error, Gpu, Result};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Networks or single ops: names, or parts of names, as `shadegrad bench peers --list` shows them
+    /// Networks or single ops: names, or parts of names, as `--list` of `shadegrad bench models` and `bench kernels` shows them
     #[arg(default_values = ["mnist", "rnn"])]
     models: Vec<String>,
     /// Show everything that was tried, and why the winner won
@@ -23,10 +23,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let cases = cases::like(cases::all(), &args.models);
+    let cases = cases::like([cases::models(), kernels::all()].into_iter().flatten().collect(), &args.models);
     if cases.is_empty() {
-        let message =
-            format!("nothing is called like {:?}; `shadegrad bench peers --list` shows what there is", args.models);
+        let lists = "`shadegrad bench models --list` and `bench kernels --list` show what there is";
+        let message = format!("nothing is called like {:?}; {lists}", args.models);
         return Err(Error::argument("tune", message));
     }
     let choices = args.fresh.then(Choices::default);

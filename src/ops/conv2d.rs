@@ -1,6 +1,7 @@
 //! Two-dimensional convolution and its two gradients, each of which is bilinear and so has the others for gradients.
 
 use super::gemm::{self, Extents};
+use super::winograd;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shader, Tensor};
 use crate::shader;
 
@@ -82,14 +83,33 @@ struct Conv2d {
 }
 
 /// Every extent of one convolution.
-struct Dims {
-    batch: usize,
-    groups: usize,
-    ci: usize,
-    co: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Dims {
+    pub(super) batch: usize,
+    pub(super) groups: usize,
+    /// Input channels of a group.
+    pub(super) ci: usize,
+    /// Output channels of a group.
+    pub(super) co: usize,
     image: [usize; 2],
-    out: [usize; 2],
-    kernel: [usize; 2],
+    pub(super) out: [usize; 2],
+    pub(super) kernel: [usize; 2],
+}
+
+/// Where the weights of a convolution lie that may be one of another's gradients.
+pub(super) struct Weights {
+    /// Elements between neighbouring output channels, input channels, rows and columns; negative ones wrap around.
+    strides: [usize; 4],
+    start: usize,
+}
+
+impl Weights {
+    pub(super) fn set(&self, kernel: Kernel) -> Kernel {
+        let names = ["W_OUT", "W_IN", "W_Y", "W_X"];
+        let kernel =
+            names.into_iter().zip(self.strides).fold(kernel, |kernel, (name, stride)| kernel.set(name, stride));
+        kernel.set("W_START", self.start)
+    }
 }
 
 impl Conv2d {
@@ -195,36 +215,45 @@ impl Conv2d {
         gemm::candidates(make, Extents { batches: d.groups, m, n, k }, &[Arg::In(0), Arg::In(1)], behind, caps)
     }
 
-    /// The register-blocked kernel for CPU-like adapters, forward or (at stride 1) for the input's gradient.
-    fn rows(&self, d: Dims, bias: bool, caps: &Caps) -> Option<Candidate> {
-        let kw = d.kernel[1];
-        let taps = d.kernel[0] * kw;
-        let mut flip = self.options.flip;
-        let (mut d, mut padding) = (d, self.before());
-        let (mut w_out, mut w_in) = (d.ci * taps, taps);
+    /// What is computed, forward or (at stride 1) for the input's gradient, as a forward convolution: its extents, padding
+    /// before and weights.
+    fn forwards(&self, d: &Dims) -> Option<(Dims, [isize; 2], Weights)> {
+        let [kh, kw] = d.kernel;
+        let (mut out, mut into, mut flip) = (d.ci * kh * kw, kh * kw, self.options.flip);
+        let (mut d, mut padding) = (*d, self.before());
         if self.kind == Kind::InputGrad {
             if self.options.stride != [1, 1] {
                 return None;
             }
-            (w_out, w_in) = (w_in, w_out);
+            (out, into, flip) = (into, out, !flip);
             for (side, p) in padding.iter_mut().enumerate() {
                 *p = (self.options.dilation[side] * (d.kernel[side] - 1)) as isize - *p;
             }
-            flip = !flip;
             d = Dims { ci: d.co, co: d.ci, image: d.out, out: d.image, ..d };
         }
+        let turn = |stride: usize| if flip { stride.wrapping_neg() } else { stride };
+        let weights = Weights { strides: [out, into, turn(kw), turn(1)], start: if flip { kh * kw - 1 } else { 0 } };
+        Some((d, padding, weights))
+    }
+
+    /// By minimal filtering, with tiles of `tile` x `tile` results.
+    fn winograd(&self, tile: usize, d: &Dims, bias: bool, caps: &Caps) -> Option<Candidate> {
+        if self.kind == Kind::WeightGrad || self.options.stride != [1, 1] || self.options.dilation != [1, 1] {
+            return None;
+        }
+        let (d, padding, weights) = self.forwards(d)?;
+        winograd::candidate(tile, &d, &weights, |kernel| self.set(kernel, &d, padding), bias, caps)
+    }
+
+    /// The register-blocked kernel for CPU-like adapters, forward or (at stride 1) for the input's gradient.
+    fn rows(&self, d: &Dims, bias: bool, caps: &Caps) -> Option<Candidate> {
+        let (d, padding, weights) = self.forwards(d)?;
         let lanes = gemm::lanes(caps);
         let (channels, pixels) = self.block(&d, padding[1], lanes)?;
-        let turn = |stride: usize| if flip { (stride as u32).wrapping_neg() } else { stride as u32 };
         let tiles = (d.batch * d.out[0] * d.out[1].div_ceil(pixels)).div_ceil(8);
-        let mut kernel = self
-            .set(Kernel::new(shader!("conv2d_rows.wgsl"), "rows"), &d, padding)
+        let mut kernel = weights
+            .set(self.set(Kernel::new(shader!("conv2d_rows.wgsl"), "rows"), &d, padding))
             .set("BATCH", d.batch)
-            .set("W_OUT", w_out)
-            .set("W_IN", w_in)
-            .set("W_Y", turn(kw))
-            .set("W_X", turn(1))
-            .set("W_START", if flip { taps - 1 } else { 0 })
             .set("CHANNELS", channels)
             .set("PIXELS", pixels)
             .set("LANES", lanes)
@@ -247,7 +276,7 @@ impl Conv2d {
 
     /// For the input's gradient at a larger stride: the output's gradient with zeros between its pixels, then `rows` at
     /// stride 1. The zeros are multiplied, too, but a row of pixels is shared by all taps.
-    fn spread_rows(&self, d: Dims, caps: &Caps) -> Option<Candidate> {
+    fn spread_rows(&self, d: &Dims, caps: &Caps) -> Option<Candidate> {
         let stride = self.options.stride;
         if self.kind != Kind::InputGrad || stride == [1, 1] || d.out.contains(&0) {
             return None;
@@ -270,7 +299,7 @@ impl Conv2d {
             .bind([Arg::In(0), Arg::ScratchOut(0)])
             .grid(caps.fold(count.div_ceil(4 * 64)));
         let dense = Conv2d { options: self.options.clone().stride([1, 1]), kind: self.kind, result: None };
-        let mut rows = dense.rows(Dims { out: [h, w], ..d }, false, caps)?.kernels.pop()?;
+        let mut rows = dense.rows(&Dims { out: [h, w], ..*d }, false, caps)?.kernels.pop()?;
         rows.args[0] = Arg::ScratchIn(0);
         Some(Candidate::new("spread_rows", vec![spread, rows], vec![count.next_multiple_of(4) * 4]))
     }
@@ -349,7 +378,7 @@ impl Conv2d {
 }
 
 fn with_bias(kernel: Kernel) -> Kernel {
-    let (name, text) = gemm::bias(true);
+    let (name, text) = gemm::bias(true, 3);
     kernel.replace(name, text)
 }
 
@@ -407,16 +436,27 @@ impl Op for Conv2d {
         let bias = io.inputs.len() > 2;
         let products = self.gemm(&d, bias, caps);
         if self.kind == Kind::InputGrad && self.options.stride != [1, 1] {
-            let spread = self.spread_rows(d, caps).filter(|_| caps.cpu);
+            let spread = self.spread_rows(&d, caps).filter(|_| caps.cpu);
             return spread.into_iter().chain(products).collect();
         }
         let rows = match self.kind {
             Kind::WeightGrad => self.weight_rows(&d, caps),
-            _ => self.rows(d, bias, caps),
+            _ => self.rows(&d, bias, caps),
         };
         let rows = rows.filter(|_| caps.cpu);
-        // A 1x1 kernel is a plain product, for which a row of pixels is no help.
-        if pointwise { products.into_iter().chain(rows).collect() } else { rows.into_iter().chain(products).collect() }
+        let [large, small] = [4, 2].map(|tile| self.winograd(tile, &d, bias, caps));
+        let tiles = if d.out.iter().any(|side| *side < 12) { [small, large] } else { [large, small] };
+        let tiles = tiles.into_iter().flatten();
+        // A 1x1 kernel is a plain product, for which a row of pixels is no help; transforms pay with many channels.
+        if pointwise {
+            products.into_iter().chain(rows).collect()
+        } else if !caps.cpu {
+            products.into_iter().chain(tiles).collect()
+        } else if d.ci.min(d.co) >= 96 {
+            tiles.chain(rows).chain(products).collect()
+        } else {
+            rows.into_iter().chain(tiles).chain(products).collect()
+        }
     }
 
     fn epilogue(&self) -> bool {

@@ -42,13 +42,13 @@ impl Extents {
 pub(crate) const SHUFFLE: &str =
     "fn from_lane(value: f32, lane: u32) -> f32 {\n    return subgroupShuffle(value, lane);\n}";
 
-/// A bias (input 2) that the sums of rows or columns start from: the function that gives it, bound behind the output.
-pub(crate) fn bias(rows: bool) -> (&'static str, String) {
+/// A bias (input 2) that the sums of rows or columns start from: the function that gives it, with its binding.
+pub(crate) fn bias(rows: bool, binding: usize) -> (&'static str, String) {
     let (name, index) = if rows { ("row_start", "m") } else { ("column_start", "n") };
     // Groups of a convolution are the batches of its products, and have their own rows.
     let place = if rows { "batch * CO + m" } else { "n" };
     let text = format!(
-        "@group(0) @binding(3) var<storage, read> bias: array<f32>;\n\
+        "@group(0) @binding({binding}) var<storage, read> bias: array<f32>;\n\
          fn {name}(batch: u32, {index}: u32) -> f32 {{\n    return bias[{place}];\n}}"
     );
     (name, text)
@@ -144,6 +144,21 @@ pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Cap
         kernel = kernel.replace("from_lane", SHUFFLE);
     }
     split("quads", kernel, groups, splits, e.count(), behind, caps)
+}
+
+/// One dispatch for products of dense matrices within a candidate of another op; `args` are A, B and the result. K is a
+/// multiple of 4, and so is N. `None` where the sums over k would have to be cut.
+pub(crate) fn dense(e: Extents, args: [Arg; 3], caps: &Caps) -> Option<Kernel> {
+    let make = |entry| {
+        let kernel = Kernel::new(shader!("matmul.wgsl"), entry).set("A_M", e.k).set("A_K", 1usize).set("B_K", e.n);
+        kernel.set("B_N", 1usize).set("A_ALONG_K", 1usize).set("B_ALONG_K", 0usize)
+    };
+    let operands = [Arg::In(0), Arg::In(1)];
+    let candidates =
+        if caps.cpu { vec![quads(make("quads"), e, &[], caps)] } else { candidates(make, e, &operands, &[], caps) };
+    let mut kernel = candidates.into_iter().find(|c| c.kernels.len() == 1)?.kernels.pop()?;
+    kernel.args = args.to_vec();
+    Some(kernel)
 }
 
 /// The kernels of `shaders/matmul.wgsl` for a few rows, by how B lies.

@@ -113,7 +113,7 @@ impl Op for Matmul {
         let batch = batch_shape(&io.outputs[0]);
         let a = Operand::new(&io.view(0), &batch, self.transpose_a);
         let b = Operand::new(&io.view(1), &batch, self.transpose_b);
-        let bias = (io.inputs.len() > 2).then(|| gemm::bias(false));
+        let bias = (io.inputs.len() > 2).then(|| gemm::bias(false, 3));
         let make = |entry| {
             let kernel = Kernel::new(shader!("matmul.wgsl"), entry)
                 .set("A_M", a.rows as usize)

@@ -10,7 +10,7 @@
 //! | `embedding` | `embedding` | `embedding.wgsl`, `movement.wgsl` |
 //! | `matmul` | `matmul`, `linear` | `matmul.wgsl`, `gemm.wgsl` |
 //! | `attention` | `scaled_dot_product_attention` | `attention.wgsl` |
-//! | `conv2d` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl` |
+//! | `conv2d`, `winograd` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl`, `winograd.wgsl` |
 //! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
 //! | `normalize` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, ... | `normalize.wgsl` |
 //! | `softmax` | `softmax`, `log_softmax`, `logsumexp` | `softmax.wgsl` |
@@ -40,6 +40,7 @@ mod reduce;
 mod shape;
 mod softmax;
 mod unary;
+mod winograd;
 
 pub use attention::Attention;
 pub use conv2d::Conv2dOptions;

@@ -5,8 +5,6 @@ use serde_json::json;
 use crate::support::reference::Random;
 use crate::trial::*;
 
-const KERNELS: usize = 4;
-
 #[test]
 fn matmul_of_any_extents() {
     let mut random = Random::new(10);

@@ -27,6 +27,9 @@ pub const TERMS: Bound = Bound::Terms(2e-6);
 /// Single values: a few roundings, and a transcendental function of 2 to 3 units in the last place.
 pub const VALUES: Bound = Bound::Values(1e-5, 2e-6);
 
+/// Kernels that an op offers for the same work at the most.
+pub const KERNELS: usize = 6;
+
 /// Nothing is computed.
 pub const EXACT: Bound = Bound::Values(0.0, 0.0);
 

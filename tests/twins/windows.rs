@@ -11,13 +11,55 @@ use crate::trial::*;
 /// Any stride, dilation, groups, padding that differs from side to side, kernels wider than the image, both directions.
 #[test]
 fn convolutions() {
-    for kernel in 0..4 {
+    for kernel in 0..KERNELS {
         let mut random = Random::new(20);
         for round in 0..22 {
             convolution(kernel, round, &mut random);
         }
     }
 }
+
+/// Kernels of 3x3 at stride 1, for which there are more ways: tiles that stick out, pixels left over, flipped weights.
+#[test]
+fn convolutions_by_minimal_filtering() {
+    let shapes = [
+        ([1, 4, 5, 3], 4, [0, 0], [0, 0]),
+        ([2, 4, 9, 12], 8, [1, 1], [1, 1]),
+        ([1, 12, 13, 7], 4, [2, 0], [1, 2]),
+        ([3, 64, 16, 16], 64, [1, 1], [1, 1]),
+        ([1, 128, 14, 14], 100, [1, 1], [1, 1]),
+    ];
+    for kernel in 0..KERNELS {
+        let mut random = Random::new(22);
+        for (n, (x, co, before, after)) in shapes.into_iter().enumerate() {
+            let (x, w) = (random.normal(x), random.normal([co, x[1], 3, 3]));
+            let twin = Conv2d { padding: [before[0], after[0], before[1], after[1]], flip: n % 2 == 1, ..PLAIN };
+            let dy = random.normal(twin.output_shape(&x.shape, &w.shape));
+            let bias = random.normal([co]);
+            let options = Conv2dOptions::new().padding_each(before, after).flipped(n % 2 == 1);
+            let g = Graph::new();
+            let [tx, tw, tdy, tb] = [&x, &w, &dy, &bias].map(|a| g.input(a.shape.as_slice()));
+            let plain = tx.conv2d_bias(&tw, &tb, &options);
+            let mut outputs = vec![plain.relu()];
+            outputs.extend(g.grad_from(&[(plain, tdy.clone())], [&tx]));
+            let size = |a: &Array| a.map(f64::abs);
+            let wants = [
+                (twin.forward(&x, &w, Some(&bias)).map(|v| v.max(0.0)), twin.forward(&size(&x), &size(&w), None)),
+                (twin.grad_x(&dy, &w, &x.shape), twin.grad_x(&size(&dy), &size(&w), &x.shape)),
+            ];
+            let inputs = [(tx, x), (tw, w), (tdy, dy), (tb, bias)];
+            let got = run(&gpu(kernel), &g, &inputs, &outputs).unwrap();
+            for ((got, (want, sizes)), name) in got.iter().zip(&wants).zip(["y", "dx"]) {
+                // A transform mixes neighbours, so that a small result has the rounding errors of large ones beside it.
+                let most = sizes.data.iter().copied().fold(0.0, f64::max);
+                let sizes = sizes.map(|_| most);
+                agree(&format!("kernel {kernel}, shape {n}: {name}"), got, want, Bound::Terms(1e-6), Some(&sizes));
+            }
+        }
+    }
+}
+
+const PLAIN: Conv2d = Conv2d { stride: [1, 1], padding: [0; 4], dilation: [1, 1], groups: 1, flip: false };
 
 fn convolution(kernel: usize, round: usize, random: &mut Random) {
     let pick = |random: &mut Random, low: usize, high: usize| low + random.below(high - low + 1);

@@ -8,7 +8,7 @@ use shadegrad::{Param, Tensor};
 
 /// The peers' single ops, and more.
 pub fn all() -> Vec<Case> {
-    let networks = ["mnist", "rnn_train", "sdpa"];
+    let networks = ["mnist", "rnn_train"];
     let mut all = cases::all();
     all.retain(|case| !networks.iter().any(|name| case.name.starts_with(name)));
     all.extend(products());

@@ -6,7 +6,7 @@ mod chart;
 mod device;
 mod host;
 mod kernel;
-mod kernels;
+pub mod kernels;
 mod networks;
 mod peers;
 mod recurrent;
