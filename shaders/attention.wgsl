@@ -18,9 +18,10 @@ const CAUSAL = 0u; // 1: query m sees keys 0 to m
 @group(0) @binding(1) var<storage, read> k: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>; // [BATCHES, QUERIES, V4]
-@group(0) @binding(4) var<storage, read_write> log_sums: array<f32>; // [BATCHES, QUERIES], of exp(score)
+@group(0) @binding(4) var<storage, read_write> largest: array<f32>; // [BATCHES, QUERIES], of the scores
+@group(0) @binding(5) var<storage, read_write> totals: array<f32>; // [BATCHES, QUERIES], of exp(score - largest)
 
-const MASK = 5u;
+const MASK = 6u;
 @group(0) @binding(MASK) var<storage, read> masks: array<f32>;
 
 // Where a batch begins.
@@ -63,9 +64,11 @@ fn share(score: f32, most: f32) -> f32 {
     return select(exp(score - most), 0.0, score <= NOTHING);
 }
 
-// Of a query that sees nothing the result is 0, and so are its shares when they are computed again from the sum.
-fn log_sum(most: f32, sum: f32) -> f32 {
-    return select(most + log(sum), 0.0, sum == 0.0);
+// Of a query that sees nothing the result is 0, and so are its shares when they are computed again from the sum. Largest
+// score and sum stay apart: a logarithm would be lost beside a large score.
+fn keep(place: u32, most: f32, sum: f32) {
+    largest[place] = most;
+    totals[place] = select(sum, 1.0, sum == 0.0);
 }
 
 fn inverse(sum: f32) -> f32 {
@@ -112,7 +115,9 @@ fn tiles(
             tile_k[e] = k[(k_batch(batch) + min(n0 + e / Q4, KEYS - 1u) * K_ROW) / 4u + e % Q4];
         }
         for (var e = lane; e < TILE_KEYS * V4; e += TILE_ROWS) {
-            tile_v[e] = v[(v_batch(batch) + min(n0 + e / V4, KEYS - 1u) * V_ROW) / 4u + e % V4];
+            // Zeros behind the last: no share of an infinity is 0.
+            let value = v[(v_batch(batch) + min(n0 + e / V4, KEYS - 1u) * V_ROW) / 4u + e % V4];
+            tile_v[e] = select(vec4<f32>(), value, n0 + e / V4 < KEYS);
         }
         workgroupBarrier();
         for (var n = 0u; n < TILE_KEYS; n++) {
@@ -144,7 +149,7 @@ fn tiles(
     for (var c = 0u; c < V4; c++) { // unroll
         y[place * V4 + c] = sums[c] * inverse(sum);
     }
-    log_sums[place] = log_sum(most, sum);
+    keep(place, most, sum);
 }
 
 // --- `lanes`: for CPU-like adapters with subgroups. A workgroup is one SIMD vector of 8 lanes and takes LANE_ROWS
@@ -227,7 +232,8 @@ fn lanes(
                 let column = v_batch(batch) / 4u + min(lane + 8u * c, V4 - 1u);
                 var values: array<vec4<f32>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll
-                    values[i] = v[column + min(n0 + 4u * turn + i, KEYS - 1u) * V_ROW / 4u];
+                    let value = v[column + min(n0 + 4u * turn + i, KEYS - 1u) * V_ROW / 4u];
+                    values[i] = select(vec4<f32>(), value, n0 + 4u * turn + i < KEYS);
                 }
                 for (var r = 0u; r < LANE_ROWS; r++) { // unroll
                     for (var i = 0u; i < 4u; i++) { // unroll
@@ -262,7 +268,7 @@ fn lanes(
             }
         }
         if (lane == 0u) {
-            log_sums[place] = log_sum(own_most, own_sum);
+            keep(place, own_most, own_sum);
         }
     }
 }

@@ -36,39 +36,44 @@ const RN = 4u;
 const GROUP = TM / RM * (TN / RN);
 const A_ALONG_K = 1u; // neighbours in memory lie along k: 1, along m: 0; so that loads coalesce
 const B_ALONG_K = 0u;
-const LOADS_A = TM * TK / GROUP;
-const LOADS_B = TN * TK / GROUP;
+const LOADS_A = TM * TK / 4u / GROUP;
+const LOADS_B = TN * TK / 4u / GROUP;
 
 // One vec4 of padding for each step of k keeps elements that are stored together in different banks.
 const TILE_A = TM / 4u + 1u;
 const TILE_B = TN / 4u + 1u;
 var<workgroup> tile_a: array<vec4<f32>, TK * TILE_A>;
 var<workgroup> tile_b: array<vec4<f32>, TK * TILE_B>;
-var<private> next_a: array<f32, LOADS_A>;
-var<private> next_b: array<f32, LOADS_B>;
+var<private> next_a: array<vec4<f32>, LOADS_A>;
+var<private> next_b: array<vec4<f32>, LOADS_B>;
 
-// Element e of a tile, as (k, row) or (k, column).
+// Where the vec4 e of a tile begins, as (k, row) or (k, column). An invocation fetches all of it: components of one vec4
+// that different invocations store may overwrite each other on some devices.
 fn place_a(e: u32) -> vec2<u32> {
-    return select(vec2<u32>(e / TM, e % TM), vec2<u32>(e % TK, e / TK), A_ALONG_K == 1u);
+    return select(vec2<u32>(e / (TM / 4u), e % (TM / 4u) * 4u), vec2<u32>(e % TK, e / TK * 4u), A_ALONG_K == 1u);
 }
 
 fn place_b(e: u32) -> vec2<u32> {
-    return select(vec2<u32>(e / TN, e % TN), vec2<u32>(e % TK, e / TK), B_ALONG_K == 1u);
+    return select(vec2<u32>(e / (TN / 4u), e % (TN / 4u) * 4u), vec2<u32>(e % TK, e / TK * 4u), B_ALONG_K == 1u);
 }
 
 fn fetch(batch: u32, m0: u32, n0: u32, k0: u32, end: u32, lane: u32) {
     for (var j = 0u; j < LOADS_A; j++) { // unroll
         let at = place_a(j * GROUP + lane) + vec2<u32>(k0, m0);
-        next_a[j] = 0.0;
-        if (at.x < end && at.y < M) {
-            next_a[j] = a_at(batch, at.y, at.x);
+        next_a[j] = vec4<f32>();
+        for (var c = 0u; c < 4u; c++) { // unroll
+            if (at.x < end && at.y + c < M) {
+                next_a[j][c] = a_at(batch, at.y + c, at.x);
+            }
         }
     }
     for (var j = 0u; j < LOADS_B; j++) { // unroll
         let at = place_b(j * GROUP + lane) + vec2<u32>(k0, n0);
-        next_b[j] = 0.0;
-        if (at.x < end && at.y < N) {
-            next_b[j] = b_at(batch, at.x, at.y);
+        next_b[j] = vec4<f32>();
+        for (var c = 0u; c < 4u; c++) { // unroll
+            if (at.x < end && at.y + c < N) {
+                next_b[j][c] = b_at(batch, at.x, at.y + c);
+            }
         }
     }
 }
@@ -76,11 +81,11 @@ fn fetch(batch: u32, m0: u32, n0: u32, k0: u32, end: u32, lane: u32) {
 fn store_tiles(lane: u32) {
     for (var j = 0u; j < LOADS_A; j++) { // unroll
         let at = place_a(j * GROUP + lane);
-        tile_a[at.x * TILE_A + at.y / 4u][at.y % 4u] = next_a[j];
+        tile_a[at.x * TILE_A + at.y / 4u] = next_a[j];
     }
     for (var j = 0u; j < LOADS_B; j++) { // unroll
         let at = place_b(j * GROUP + lane);
-        tile_b[at.x * TILE_B + at.y / 4u][at.y % 4u] = next_b[j];
+        tile_b[at.x * TILE_B + at.y / 4u] = next_b[j];
     }
 }
 

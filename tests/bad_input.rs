@@ -205,6 +205,12 @@ fn norms_that_do_not_fit() {
     refuses("layer_norm", &["the weight", "[4, 5]", "3 f32"], |_, a, b| a.layer_norm(&[3], Some(b), None, 1e-5));
     refuses("layer_norm", &["eps is -1"], |_, a, _| a.layer_norm(&[3], None, None, -1.0));
     refuses("layer_norm", &["eps is NaN"], |_, a, _| a.layer_norm(&[3], None, None, f32::NAN));
+    refuses("layer_norm", &["[2, 3]", "[]"], |_, a, _| a.layer_norm(&[], None, None, 1e-5));
+    refuses("layer_norm", &["[2, 3]"], |_, a, _| a.layer_norm(&[usize::MAX, 2], None, None, 1e-5));
+    refuses("batch_norm", &["[N, C, ...]", "f32[5]"], |g, _, _| {
+        let none = g.input([0]);
+        g.input([5]).batch_norm(&none, &none, None, None, 1e-5)
+    });
     refuses("rms_norm", &["u32[3]", "cast"], |g, _, _| g.input_u32([3]).rms_norm(&[3], None, 1e-5));
     refuses("group_norm", &["2 groups", "[2, 3]"], |_, a, _| a.group_norm(2, None, None, 1e-5));
     refuses("group_norm", &["0 groups"], |_, a, _| a.group_norm(0, None, None, 1e-5));
@@ -228,6 +234,10 @@ fn attention_that_does_not_fit() {
     refuses(op, &["f32[3]"], |g, _, b| g.input([3]).scaled_dot_product_attention(b, b, &plain));
     refuses(op, &["u32[4, 5]"], |g, _, b| b.scaled_dot_product_attention(&g.input_u32([4, 5]), b, &plain));
     refuses(op, &["f32[1, 4, 5]"], |_, _, b| b.scaled_dot_product_attention(b, &b.unsqueeze(0), &plain));
+    refuses(op, &["32 bits", "[1, 16, 20000, 20000]"], |g, _, _| {
+        let x = g.input([1, 16, 20000, 64]);
+        x.scaled_dot_product_attention(&x, &x, &Attention::new().mask(&g.input([1, 1, 1, 20000])))
+    });
     refuses(op, &["the mask is f32[2, 3]", "[4, 4]"], |_, a, b| {
         b.scaled_dot_product_attention(b, b, &Attention::new().mask(a))
     });

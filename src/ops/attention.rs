@@ -56,8 +56,8 @@ const LONGEST: usize = 128;
 const TILE_KEYS: usize = 32;
 const TILE_ROWS: usize = 64;
 
-/// Queries [..., M, D], keys [..., N, D], values [..., N, E] and perhaps a mask, to results [..., M, E] and the
-/// logarithms [..., M] of the sums of exp(score).
+/// Queries [..., M, D], keys [..., N, D], values [..., N, E] and perhaps a mask, to results [..., M, E], the largest
+/// score of each query [..., M], and the sums [..., M] of exp(score - largest).
 #[derive(Clone, Debug)]
 struct Fused {
     scale: f32,
@@ -66,11 +66,11 @@ struct Fused {
 }
 
 impl Fused {
-    /// The shares that queries have in keys, from the logarithms of their sums.
+    /// The shares that queries have in keys. They are the same whatever is taken for the largest score.
     fn shares(&self, node: &Backward<'_>) -> Tensor {
         let scores = scores(node.x(0), node.x(1), node.inputs.get(3), self.scale, self.causal);
-        let shares = (&scores - node.outputs[1].unsqueeze(-1)).exp();
-        shares * scores.gt_scalar(NOTHING)
+        let parts = (&scores - node.outputs[1].detach().unsqueeze(-1)).exp();
+        parts / node.outputs[2].unsqueeze(-1) * scores.gt_scalar(NOTHING)
     }
 }
 
@@ -94,16 +94,19 @@ impl Op for Fused {
     fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
         let (q, v) = (&inputs[0].shape, &inputs[2].shape);
         let lead = &q[..q.len() - 1];
-        Ok(vec![Desc::f32([lead, &v[v.len() - 1..]].concat()), Desc::f32(lead)])
+        Ok(vec![Desc::f32([lead, &v[v.len() - 1..]].concat()), Desc::f32(lead), Desc::f32(lead)])
     }
 
     /// With P the shares and D the sums of dy y: dV = P' dY, dS = P (dY V' - D), and from the scores' gradient dS those
-    /// of queries and keys (Dao et al., 2022, algorithm 4). What arrives at the logarithms of the sums adds P times it.
+    /// of queries and keys (Dao et al., 2022, algorithm 4). What arrives at the sums adds P times it times the sums.
     fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
         let (q, k, v, dy) = (node.x(0), node.x(1), node.x(2), node.dy());
         let shares = self.shares(node);
         let inner = (&dy * &node.outputs[0]).sum(&[-1], true);
-        let inner = node.grads[1].as_ref().map_or(inner.clone(), |dlog| inner - dlog.unsqueeze(-1));
+        let inner = match &node.grads[2] {
+            Some(dsums) => inner - (dsums * &node.outputs[2]).unsqueeze(-1),
+            None => inner,
+        };
         let dscores = &shares * (dy.matmul_t(v, false, true) - inner);
         let dq = dscores.matmul(k) * self.scale;
         let dk = dscores.matmul_t(q, true, false) * self.scale;
@@ -134,7 +137,7 @@ impl Op for Fused {
                     let operand = operand(n);
                     kernel.set(row, operand.rows as usize).replace(begin, operand.begin(begin))
                 });
-            let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::Out(0), Arg::Out(1)]);
+            let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::Out(0), Arg::Out(1), Arg::Out(2)]);
             let kernel = kernel.grid(caps.fold(batch.elements() * m.div_ceil(rows)));
             let Some(mask) = io.inputs.get(3).filter(|_| self.masked) else { return kernel };
             let place = View::broadcast(&mask.shape, &Shape::from([&batch[..], &[m, n]].concat())).wgsl("i");
@@ -218,6 +221,9 @@ fn check(q: &Desc, k: &Desc, v: &Desc, options: &Attention) -> Result<(), String
     }
     let scores = Shape::from([&q.shape[..rank - 1], &[k.shape[rank - 2]]].concat());
     match options.mask.as_ref().map(Tensor::desc) {
+        Some(_) if !scores.is_countable() => {
+            Err(format!("with a mask, the scores {scores} must not be more than 32 bits can count; split the batch"))
+        }
         Some(mask) if mask.dtype != DType::F32 || mask.shape.broadcast(&scores).is_none_or(|both| both != scores) => {
             Err(format!("the mask is {mask}, but must be f32 that broadcasts to {scores}"))
         }

@@ -91,7 +91,7 @@ pub(super) struct Dims {
     pub(super) ci: usize,
     /// Output channels of a group.
     pub(super) co: usize,
-    image: [usize; 2],
+    pub(super) image: [usize; 2],
     pub(super) out: [usize; 2],
     pub(super) kernel: [usize; 2],
 }
@@ -477,6 +477,9 @@ impl Op for Conv2d {
 impl Tensor {
     /// Convolution: images [N, C, H, W] with weights [out, C / groups, kh, kw] -> [N, out, Ho, Wo], where
     /// `Ho = (H + padding - dilation (kh - 1) - 1) / stride + 1`.
+    ///
+    /// Some devices compute 3x3 kernels at stride 1 by minimal filtering (Lavin and Gray, 2015), in tiles of up to 4 x 4
+    /// results: an infinity or NaN then reaches all results of its tile, not only those whose window has it.
     #[track_caller]
     pub fn conv2d(&self, weight: &Tensor, options: &Conv2dOptions) -> Tensor {
         if let Some(y) = self.mix_channels(weight, options) {

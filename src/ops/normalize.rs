@@ -1,7 +1,7 @@
 //! Layer, RMS, group, instance and batch normalization.
 
 use super::{gemm, lines};
-use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor};
 use crate::shader;
 
 /// What is normalized: lines of `length` neighbouring elements. They hold the channels of one of `groups` groups, a
@@ -321,8 +321,8 @@ impl Tensor {
 
     /// Lines over the last axes, which must be `shape`.
     fn last_axes(&self, shape: &[usize], centred: bool, eps: f32) -> Result<Lines, String> {
-        let length = shape.iter().product();
-        if !self.shape().ends_with(shape) || length == 0 {
+        let length = Shape::from(shape).elements();
+        if !self.shape().ends_with(shape) || shape.is_empty() || length == 0 {
             return Err(format!("the last axes of {} are not {shape:?}, or they have no elements", self.desc()));
         }
         Ok(Lines { length, groups: 1, inner: 1, centred, eps })
@@ -418,7 +418,11 @@ impl Tensor {
         let channels = self.shape().get(1).copied().unwrap_or(0);
         let factors =
             [("the mean", Some(mean)), ("the variance", Some(variance)), ("the weight", weight), ("the bias", bias)];
-        if let Err(message) = check(self.desc(), channels, eps, &factors) {
+        let checked = match self.rank() {
+            0 | 1 => Err(format!("it needs [N, C, ...], not {}", self.desc())),
+            _ => check(self.desc(), channels, eps, &factors),
+        };
+        if let Err(message) = checked {
             return self.graph().poison("batch_norm", message);
         }
         let spread = |t: &Tensor| t.reshape([vec![channels], vec![1; self.rank() - 2]].concat());

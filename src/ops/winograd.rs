@@ -7,8 +7,9 @@ use crate::shader;
 
 /// The candidate with tiles of `tile` x `tile` results, 2 or 4; `set` fixes the convolution's extents in a kernel.
 ///
-/// In exact arithmetic it gives the convolution; in f32 the transforms add rounding errors of their own. Where a pixel is
-/// infinite, so is the convolution, but this has NaN.
+/// In exact arithmetic it gives the convolution; in f32 a result has a rounding error of up to 1e-6 of the largest sum of
+/// absolute values among its neighbours. A pixel that is no finite number, or above 1e37, makes all results of the tiles
+/// that read it NaN.
 pub(super) fn candidate(
     tile: usize,
     d: &Dims,
@@ -17,7 +18,7 @@ pub(super) fn candidate(
     bias: bool,
     caps: &Caps,
 ) -> Option<Candidate> {
-    if d.groups != 1 || d.kernel != [3, 3] || !d.ci.is_multiple_of(4) || d.ci == 0 {
+    if d.groups != 1 || d.kernel != [3, 3] || !d.ci.is_multiple_of(4) || d.ci == 0 || d.image.contains(&0) {
         return None;
     }
     let quads = (d.batch * d.out[0].div_ceil(tile) * d.out[1].div_ceil(tile)).div_ceil(4);

@@ -55,3 +55,16 @@ fn of_large_scores() {
         check(&gpu(kernel), "scaled_dot_product_attention", &attrs, &inputs, Bound::Values(1e-4, 1e-3), &mut random);
     }
 }
+
+/// All scores of a query are alike and so large that their logarithm's sum is lost beside them.
+#[test]
+fn of_scores_far_from_zero() {
+    let mut random = Random::new(62);
+    let (k, v) = (random.normal([1, 37, 8]), random.normal([1, 37, 8]));
+    let mask = Array::from_fn([9, 1], |at| if at[0] % 2 == 0 { -1e9 } else { 1e9 });
+    let inputs = named([("q", Array::zeros([1, 9, 8])), ("k", k), ("v", v), ("mask", mask)]);
+    for kernel in 0..2 {
+        let attrs = json!({"causal": false, "scale": 1.0, "mask": "float"});
+        check(&gpu(kernel), "scaled_dot_product_attention", &attrs, &inputs, BOUND, &mut random);
+    }
+}

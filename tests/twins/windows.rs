@@ -59,6 +59,20 @@ fn convolutions_by_minimal_filtering() {
     }
 }
 
+/// Nothing but padding: the results are the bias.
+#[test]
+fn convolutions_of_images_without_pixels() {
+    for kernel in 0..KERNELS {
+        let g = Graph::new();
+        let (x, w, bias) = (g.input([1, 96, 0, 5]), g.input([96, 96, 3, 3]), g.input([96]));
+        let y = x.conv2d_bias(&w, &bias, &Conv2dOptions::new().padding([3, 3]));
+        let values = Array::from_fn([96], |at| at[0] as f64);
+        let want: Vec<f32> = (0..96 * 36).map(|i| (i / 36) as f32).collect();
+        let inputs = [(x, Array::zeros([1, 96, 0, 5])), (w, Array::full([96, 96, 3, 3], 1.0)), (bias, values)];
+        assert_eq!(run(&gpu(kernel), &g, &inputs, &[y]).unwrap()[0], want, "kernel {kernel}");
+    }
+}
+
 const PLAIN: Conv2d = Conv2d { stride: [1, 1], padding: [0; 4], dilation: [1, 1], groups: 1, flip: false };
 
 fn convolution(kernel: usize, round: usize, random: &mut Random) {
