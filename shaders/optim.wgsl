@@ -178,7 +178,7 @@ fn step(
         let own = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(chunk.w - e);
         let w = (chunk.x + e) / LANES;
         let old = weights[w];
-        // What lies behind the last element is left as it is, and kept out of the moments.
+        // What lies behind the last element of the weights is left as it is.
         let grad = clipped(s, select(Lanes(), grads[(chunk.y + e) / LANES], own));
         weights[w] = select(old, updated(s, select(Lanes(), old, own), grad, (chunk.z + e) / LANES), own);
     }

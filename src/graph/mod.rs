@@ -374,7 +374,9 @@ impl Graph {
     }
 
     /// Has every function that needs `tensor` perform `update`, too: for statistics that a layer keeps.
+    #[track_caller]
     pub fn upkeep(&self, tensor: &Tensor, update: Update) {
+        self.own("upkeep", [tensor]);
         self.0.borrow_mut().upkeep.push((tensor.value().node, update));
     }
 

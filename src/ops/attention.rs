@@ -148,13 +148,16 @@ impl Op for Fused {
         let share = caps.workgroup_memory as usize / 2 / (4 * (d + e));
         let tile_keys = share.clamp(1, TILE_KEYS);
         let tiles = make("tiles", TILE_ROWS).set("TILE_ROWS", TILE_ROWS).set("TILE_KEYS", tile_keys);
-        let tiles = Candidate::single("tiles", tiles).turns(n.next_multiple_of(tile_keys) * 2 + 64);
+        // The loop over tiles, two that fill them, one over their keys; each loop's end is a turn, too.
+        let fill = [d, e].map(|length| (tile_keys * length / 4).div_ceil(TILE_ROWS) + 1);
+        let turns = n.div_ceil(tile_keys) * (1 + fill[0] + fill[1] + tile_keys + 1) + 1;
+        let tiles = Candidate::single("tiles", tiles).turns(turns);
         if gemm::lanes(caps) != 8 {
             return vec![tiles];
         }
         let rows = if e > 64 { 4 } else { 8 };
         let lanes = make("lanes", rows).set("LANE_ROWS", rows);
-        let lanes = Candidate::single("lanes", lanes).turns(n.div_ceil(32) * (d / 4 + 10) + 8);
+        let lanes = Candidate::single("lanes", lanes).turns(n.div_ceil(32) * (1 + d / 4 + 1 + 9) + 1 + rows + 1);
         if caps.cpu { vec![lanes, tiles] } else { vec![tiles, lanes] }
     }
 
@@ -194,6 +197,9 @@ impl Tensor {
             return self.graph().poison("scaled_dot_product_attention", message);
         }
         let (d, e) = (self.shape()[self.rank() - 1], values.shape()[values.rank() - 1]);
+        if keys.shape()[keys.rank() - 2] == 0 {
+            return self.graph().full([&self.shape()[..self.rank() - 1], &[e]].concat(), 0.0);
+        }
         let scale = options.scale.unwrap_or_else(|| (d as f32).sqrt().recip());
         let fits = |n: usize| n.is_multiple_of(4) && (4..=LONGEST).contains(&n);
         if fits(d) && fits(e) && self.elements() > 0 && keys.elements() > 0 {

@@ -70,8 +70,11 @@ impl Turned {
         let rows = before[axis].0;
         let whole = |n: usize| n > 0 && n.is_multiple_of(4);
         let others_whole = axes.iter().enumerate().all(|(n, (_, stride))| n == axis || *stride >= 0 && stride % 4 == 0);
+        // A workgroup has 32 x 32: where most of it would be idle, gathering is faster.
+        let covered = rows.next_multiple_of(32) * columns.next_multiple_of(32);
         if !whole(rows)
             || !whole(columns)
+            || rows * columns * 2 < covered
             || !view.offset.is_multiple_of(4)
             || !others_whole
             || axes[before.len()].1 == 0
