@@ -1,4 +1,5 @@
 // Scalar functions that are finite for every finite input and accurate near zero, on every driver.
+// include: half.wgsl
 
 const SQRT_1_2 = 0.70710678118654752;
 const SQRT_2_PI = 0.79788456080286536; // sqrt(2 / pi)

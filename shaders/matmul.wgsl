@@ -1,7 +1,8 @@
-// Batched matrix product of strided operands, [BATCHES, M, K] x [BATCHES, K, N] -> [BATCHES, M, N].
+// Batched matrix product of strided operands, f32 or f16, [BATCHES, M, K] x [BATCHES, K, N] -> [BATCHES, M, N].
 // include: grid.wgsl
 // include: gemm.wgsl
 // include: team.wgsl
+// include: half.wgsl
 
 const A_M = 1u; // elements between neighbours along m and along k
 const A_K = 1u;
@@ -33,6 +34,41 @@ fn b_at(batch: u32, k: u32, n: u32) -> f32 {
     return b[b_batch(batch) + k * B_K + n * B_N];
 }
 
+@group(0) @binding(0) var<storage, read> a4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> b4: array<vec4<f32>>;
+
+fn a_four(q: u32) -> vec4<f32> {
+    return a4[q];
+}
+
+fn b_four(q: u32) -> vec4<f32> {
+    return b4[q];
+}
+
+// The same where operands are f16.
+@group(0) @binding(0) var<storage, read> a_words: array<u32>;
+@group(0) @binding(1) var<storage, read> b_words: array<u32>;
+@group(0) @binding(0) var<storage, read> a_pairs: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> b_pairs: array<vec2<u32>>;
+
+fn a_half_at(batch: u32, m: u32, k: u32) -> f32 {
+    let i = a_batch(batch) + m * A_M + k * A_K;
+    return half_of(a_words[i / 2u], i);
+}
+
+fn b_half_at(batch: u32, k: u32, n: u32) -> f32 {
+    let i = b_batch(batch) + k * B_K + n * B_N;
+    return half_of(b_words[i / 2u], i);
+}
+
+fn a_four_halves(q: u32) -> vec4<f32> {
+    return four_of(a_pairs[q]);
+}
+
+fn b_four_halves(q: u32) -> vec4<f32> {
+    return four_of(b_pairs[q]);
+}
+
 fn put(batch: u32, split: u32, m: u32, n: u32, value: f32) {
     let i = (batch * M + m) * N + n;
     if (SPLITS == 1u) {
@@ -49,32 +85,30 @@ fn put(batch: u32, split: u32, m: u32, n: u32, value: f32) {
 const QUAD_ROWS = 12u; // 48 accumulators; the loop's code still fits into a CPU's cache of decoded instructions
 const QUAD_LOADS = (QUAD_ROWS + LANES - 1u) / LANES;
 
-@group(0) @binding(0) var<storage, read> a4: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> b4: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> y4: array<vec4<f32>>;
 
 // The tile of A at (m, k) consists of as many quads as rows: row q, steps k to k + 3;
 fn a_quad(batch: u32, m: u32, k: u32, q: u32) -> vec4<f32> {
-    return a4[(a_batch(batch) + min(m + q, M - 1u) * A_M + k) / 4u];
+    return a_four((a_batch(batch) + min(m + q, M - 1u) * A_M + k) / 4u);
 }
 
 // or, where A is transposed, step k + q % 4, rows 4 (q / 4) to 4 (q / 4) + 3.
 fn a_quad_along_m(batch: u32, m: u32, k: u32, q: u32) -> vec4<f32> {
-    return a4[(a_batch(batch) + (k + q % 4u) * A_K + min(m + q / 4u * 4u, M - 4u)) / 4u];
+    return a_four((a_batch(batch) + (k + q % 4u) * A_K + min(m + q / 4u * 4u, M - 4u)) / 4u);
 }
 
 // Columns n to n + 3 of step k + i of B, for i from 0 to 3.
 fn b_quads(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
     let first = (b_batch(batch) + k * B_K + n) / 4u;
-    return array<vec4<f32>, 4>(b4[first], b4[first + B_K / 4u], b4[first + B_K / 2u], b4[first + B_K / 4u * 3u]);
+    return array<vec4<f32>, 4>(b_four(first), b_four(first + B_K / 4u), b_four(first + B_K / 2u), b_four(first + B_K / 4u * 3u));
 }
 
 fn b_quads_along_k(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
     let first = (b_batch(batch) + n * B_N + k) / 4u;
-    let p = b4[first];
-    let q = b4[first + B_N / 4u];
-    let r = b4[first + B_N / 2u];
-    let s = b4[first + B_N / 4u * 3u];
+    let p = b_four(first);
+    let q = b_four(first + B_N / 4u);
+    let r = b_four(first + B_N / 2u);
+    let s = b_four(first + B_N / 4u * 3u);
     return array<vec4<f32>, 4>(
         vec4<f32>(p.x, q.x, r.x, s.x),
         vec4<f32>(p.y, q.y, r.y, s.y),
@@ -164,9 +198,9 @@ fn dots(
     let n = id % N;
     var sums: array<vec4<f32>, FEW>;
     for (var k = 4u * lane; k < K; k += 4u * WIDTH) {
-        let b = b4[(b_batch(batch) + n * B_N + k) / 4u];
+        let b = b_four((b_batch(batch) + n * B_N + k) / 4u);
         for (var r = 0u; r < FEW; r++) { // unroll
-            sums[r] += a4[(a_batch(batch) + r * A_M + k) / 4u] * b;
+            sums[r] += a_four((a_batch(batch) + r * A_M + k) / 4u) * b;
         }
     }
     for (var r = 0u; r < FEW; r++) { // unroll
@@ -202,7 +236,7 @@ fn columns(
     }
     let range = split_range(split);
     for (var k = range.x; k < range.y; k++) {
-        let b = b4[(b_batch(batch) + k * B_K + n) / 4u];
+        let b = b_four((b_batch(batch) + k * B_K + n) / 4u);
         for (var r = 0u; r < FEW; r++) { // unroll
             sums[r] += a_at(batch, r, k) * b;
         }

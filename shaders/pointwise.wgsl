@@ -10,6 +10,16 @@ alias Element = f32;
 
 @group(0) @binding(0) var<storage, read_write> y: array<vec4<Element>>;
 
+fn store(q: u32, v: vec4<Element>) {
+    y[q] = v;
+}
+
+@group(0) @binding(0) var<storage, read_write> y_halves: array<vec2<u32>>;
+
+fn store_halves(q: u32, v: vec4<Element>) {
+    y_halves[q] = pack_four(v);
+}
+
 // Elements 4q to 4q + 3 of the result.
 fn value4(q: u32) -> vec4<Element> {
     return vec4<Element>();
@@ -23,7 +33,7 @@ fn pointwise(
 ) {
     let q = group_index(group, groups) * 64u + lane;
     if (q < COUNT) {
-        y[q] = value4(q);
+        store(q, value4(q));
     }
 }
 
@@ -69,8 +79,8 @@ fn transpose(
     let b = turned(i + 1u);
     let c = turned(i + 2u);
     let d = turned(i + 3u);
-    y[i / 4u] = value4_of_turned(i / 4u, vec4<Turned>(a.x, b.x, c.x, d.x));
-    y[(i + STEP) / 4u] = value4_of_turned((i + STEP) / 4u, vec4<Turned>(a.y, b.y, c.y, d.y));
-    y[(i + 2u * STEP) / 4u] = value4_of_turned((i + 2u * STEP) / 4u, vec4<Turned>(a.z, b.z, c.z, d.z));
-    y[(i + 3u * STEP) / 4u] = value4_of_turned((i + 3u * STEP) / 4u, vec4<Turned>(a.w, b.w, c.w, d.w));
+    store(i / 4u, value4_of_turned(i / 4u, vec4<Turned>(a.x, b.x, c.x, d.x)));
+    store((i + STEP) / 4u, value4_of_turned((i + STEP) / 4u, vec4<Turned>(a.y, b.y, c.y, d.y)));
+    store((i + 2u * STEP) / 4u, value4_of_turned((i + 2u * STEP) / 4u, vec4<Turned>(a.z, b.z, c.z, d.z)));
+    store((i + 3u * STEP) / 4u, value4_of_turned((i + 3u * STEP) / 4u, vec4<Turned>(a.w, b.w, c.w, d.w)));
 }

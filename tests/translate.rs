@@ -174,7 +174,10 @@ fn products() -> Function {
     let g = Graph::new();
     let (a, b, c) = (g.input([2, 65, 130]), g.input([2, 70, 130]), g.input([3, 600]));
     let tall = g.input([600, 5]);
-    let outputs = vec![a.matmul_t(&b, false, true).gelu(), a.matmul_t(&a, true, false).tanh(), c.matmul(&tall)];
+    let mut outputs = vec![a.matmul_t(&b, false, true).gelu(), a.matmul_t(&a, true, false).tanh(), c.matmul(&tall)];
+    let [ha, hb, hc] = [&a, &b, &c].map(|t| t.cast(DType::F16));
+    outputs.extend([ha.matmul_t(&hb, false, true), hc.matmul_t(&hc, true, false), hc.matmul(&tall)]);
+    outputs.extend([hc.permute(&[1, 0]).cast(DType::F32), hc.narrow(1, 1, 7).cast(DType::F32)]);
     with_gradients(&g, outputs, &[&a, &b, &c, &tall])
 }
 
@@ -312,7 +315,9 @@ fn shaders() -> BTreeMap<String, (String, &'static str)> {
 
 /// Nothing but subgroups goes beyond WebGPU's core.
 fn is_portable(text: &str) -> bool {
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+    // `pack2x16float` is WGSL's core, though a capability to naga.
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
     naga::front::wgsl::parse_str(text).is_ok_and(|module| validator.validate(&module).is_ok())
 }

@@ -122,23 +122,23 @@ impl Gpu {
                 None => {
                     let stored = self.stored(param)?;
                     let from = (stored.offset * 4) as u64;
-                    Ok(self.fetch(&stored.slab.buffer, from, param.desc().bytes())?)
+                    Ok(self.fetch_tensor(&stored.slab.buffer, from, param.desc())?)
                 }
             });
         }
         pending.into_iter().map(|p| p.map_or_else(Ok, |readback| readback.wait())).collect()
     }
 
-    /// The values of one f32 parameter.
+    /// The values of one parameter of floats.
     pub fn read_param(&self, param: &Param) -> Result<Vec<f32>> {
         let words = self.read_params(std::slice::from_ref(param))?.pop().unwrap_or_default();
-        Ok(words.into_iter().map(f32::from_bits).collect())
+        Ok(param.desc().dtype.floats(&words, param.desc().elements()))
     }
 
     /// Overwrites a parameter with raw words; later runs see them.
     pub fn write_param_words(&self, param: &Param, words: &[u32]) -> Result<()> {
-        if words.len() != param.desc().elements() {
-            let message = format!("{} values were given for {}", words.len(), param.desc());
+        if words.len() != param.desc().words() {
+            let message = format!("{} words were given for {}", words.len(), param.desc());
             return Err(Error::argument(param.name(), message));
         }
         if let Memory::Host(values) = &mut *param.memory() {
@@ -152,9 +152,13 @@ impl Gpu {
         })
     }
 
-    /// Overwrites an f32 parameter; later runs see the new values.
+    /// Overwrites a parameter of floats, which f16 rounds; later runs see the new values.
     pub fn write_param(&self, param: &Param, values: &[f32]) -> Result<()> {
-        self.write_param_words(param, bytemuck::cast_slice(values))
+        if values.len() != param.desc().elements() {
+            let message = format!("{} values were given for {}", values.len(), param.desc());
+            return Err(Error::argument(param.name(), message));
+        }
+        self.write_param_words(param, &param.desc().dtype.words(values))
     }
 }
 

@@ -8,8 +8,8 @@ use crate::graph::mirror::{ROW, Texel, Texture};
 /// The format of a texture of such texels.
 pub(super) fn format(texel: Texel) -> wgpu::TextureFormat {
     match (texel.dtype, texel.four) {
-        (DType::F32, false) => wgpu::TextureFormat::R32Float,
-        (DType::F32, true) => wgpu::TextureFormat::Rgba32Float,
+        (DType::F32 | DType::F16, false) => wgpu::TextureFormat::R32Float,
+        (DType::F32 | DType::F16, true) => wgpu::TextureFormat::Rgba32Float,
         (DType::U32, false) => wgpu::TextureFormat::R32Uint,
         (DType::U32, true) => wgpu::TextureFormat::Rgba32Uint,
         (DType::I32, false) => wgpu::TextureFormat::R32Sint,

@@ -187,23 +187,26 @@ impl Program {
             .ok_or_else(|| Error::argument(what, format!("{tensor:?} is no {what} of this program")))
     }
 
-    /// Writes an input for the runs to come; does not wait for those under way.
+    /// Writes an f32 input, or an f16 one (rounded), for the runs to come; does not wait for those under way.
     ///
     /// # Errors
     /// A tensor that is no input (or none that the program needs), the wrong number of values, a label out of range.
     pub fn write(&self, input: &Tensor, values: &[f32]) -> Result<&Self> {
-        self.write_words(input, DType::F32, bytemuck::cast_slice(values))
+        match input.dtype() {
+            DType::F16 => self.write_words(input, DType::F16, values.len(), &DType::F16.words(values)),
+            _ => self.write_words(input, DType::F32, values.len(), bytemuck::cast_slice(values)),
+        }
     }
 
     /// [`Program::write`] for a u32 input.
     pub fn write_u32(&self, input: &Tensor, values: &[u32]) -> Result<&Self> {
-        self.write_words(input, DType::U32, values)
+        self.write_words(input, DType::U32, values.len(), values)
     }
 
-    fn write_words(&self, input: &Tensor, dtype: DType, words: &[u32]) -> Result<&Self> {
+    fn write_words(&self, input: &Tensor, dtype: DType, count: usize, words: &[u32]) -> Result<&Self> {
         let port = self.port(&self.plan.inputs, input, "input")?;
-        if port.desc.dtype != dtype || words.len() != port.desc.elements() {
-            let message = format!("{} values of {dtype} were written to the input {}", words.len(), port.desc);
+        if port.desc.dtype != dtype || count != port.desc.elements() {
+            let message = format!("{count} values of {dtype} were written to the input {}", port.desc);
             return Err(Error::argument("write", message));
         }
         if let Some(Err(message)) = port.allowed.as_ref().map(|allowed| allowed.check(words)) {
@@ -310,7 +313,7 @@ impl Program {
     /// Starts to read an output as it is after the last run, without waiting.
     pub fn fetch(&self, output: &Tensor) -> Result<Readback> {
         let port = self.port(&self.plan.outputs, output, "output")?;
-        self.gpu.fetch(self.memory(port.region.memory), port.region.offset as u64, port.desc.bytes())
+        self.gpu.fetch_tensor(self.memory(port.region.memory), port.region.offset as u64, &port.desc)
     }
 
     /// An output's values after the last run; waits for it.

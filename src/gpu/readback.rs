@@ -1,6 +1,7 @@
 //! Reading results without waiting: copies into mapped memory that the host picks up later.
 
 use super::{Gpu, lock};
+use crate::graph::{DType, Desc};
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex};
 
@@ -10,12 +11,17 @@ type Mapped = Arc<Mutex<Option<std::result::Result<(), wgpu::BufferAsyncError>>>
 pub struct Readback {
     gpu: Gpu,
     staging: wgpu::Buffer,
-    words: usize,
+    desc: Desc,
     mapped: Mapped,
 }
 
 impl Gpu {
-    /// Starts to read `bytes` bytes of a buffer, as they are after everything submitted so far.
+    /// Starts to read a tensor, as it is after everything submitted so far.
+    pub(super) fn fetch_tensor(&self, buffer: &wgpu::Buffer, offset: u64, desc: &Desc) -> Result<Readback> {
+        Ok(Readback { desc: desc.clone(), ..self.fetch(buffer, offset, desc.bytes())? })
+    }
+
+    /// [`Gpu::fetch_tensor`] for words.
     pub(super) fn fetch(&self, buffer: &wgpu::Buffer, offset: u64, bytes: usize) -> Result<Readback> {
         let size = (bytes as u64).next_multiple_of(8).max(8);
         self.guarded("reading back", || {
@@ -26,7 +32,7 @@ impl Gpu {
             let mapped = Mapped::default();
             let report = mapped.clone();
             staging.slice(..).map_async(wgpu::MapMode::Read, move |result| *lock(&report) = Some(result));
-            Readback { gpu: self.clone(), staging, words: bytes / 4, mapped }
+            Readback { gpu: self.clone(), staging, desc: Desc::new([bytes / 4], DType::U32), mapped }
         })
     }
 }
@@ -72,7 +78,7 @@ impl Readback {
         }
         let view = self.staging.slice(..).get_mapped_range().map_err(|e| failed(e.to_string()))?;
         let mut words: Vec<u32> = bytemuck::pod_collect_to_vec(&view);
-        words.truncate(self.words);
+        words.truncate(self.desc.words());
         drop(view);
         self.staging.unmap();
         let mut free = lock(&self.gpu.0.staging);
@@ -82,8 +88,9 @@ impl Readback {
         Ok(words)
     }
 
-    /// Waits for f32 values.
+    /// Waits for floats.
     pub fn wait_f32(self) -> Result<Vec<f32>> {
-        Ok(self.wait()?.into_iter().map(f32::from_bits).collect())
+        let (dtype, elements) = (self.desc.dtype, self.desc.elements());
+        Ok(dtype.floats(&self.wait()?, elements))
     }
 }

@@ -268,7 +268,7 @@ impl Watch<'_> {
         for param in &self.step.state {
             let place = self.gpu().stored(param)?.place();
             if let Some(slab) = slabs.iter().find(|slab| slab.id == place.slab) {
-                found.push((param, place.offset..place.offset + param.desc().elements(), slab));
+                found.push((param, place.offset..place.offset + param.desc().words(), slab));
             }
         }
         Ok(found)
@@ -318,7 +318,7 @@ impl Watch<'_> {
     fn describe(&self, slab: u64, at: usize) -> Result<String> {
         for param in &self.program.params {
             let place = self.gpu().stored(param)?.place();
-            if place.slab == slab && (place.offset..place.offset + param.desc().elements()).contains(&at) {
+            if place.slab == slab && (place.offset..place.offset + param.desc().words()).contains(&at) {
                 return Ok(format!("(element {} of the parameter {})", at - place.offset, param.name()));
             }
         }

@@ -4,7 +4,7 @@ use super::program::Home;
 use super::{Gpu, Program, lock};
 use crate::graph::choose::{Choice, Choices, Trial, Work};
 use crate::graph::plan::Plan;
-use crate::graph::{Caps, DType, Function};
+use crate::graph::{Caps, Function};
 use crate::ops::complete;
 use crate::{Error, Result};
 use std::fmt;
@@ -175,7 +175,7 @@ impl Program {
                 |i: usize| (crate::rng::mix((n as u64) << 40 | i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0;
             let index = port.allowed.as_ref().map_or(0, |allowed| allowed.range.end.saturating_sub(1));
             let words: Vec<u32> = match port.desc.dtype {
-                DType::F32 => (0..port.desc.elements()).map(|i| number(i).to_bits()).collect(),
+                dtype if dtype.is_float() => dtype.words(&(0..port.desc.elements()).map(number).collect::<Vec<f32>>()),
                 _ => vec![index; port.desc.elements()],
             };
             let buffer = self.memory(port.region.memory);
@@ -197,7 +197,10 @@ impl Program {
     fn differs(&self, reference: &[Vec<u32>], outputs: &[Vec<u32>]) -> Option<String> {
         let ports = self.plan.outputs.iter().zip(reference.iter().zip(outputs));
         ports.into_iter().find_map(|(port, (want, got))| match port.desc.dtype {
-            DType::F32 => floats_differ(bytemuck::cast_slice(want), bytemuck::cast_slice(got)),
+            dtype if dtype.is_float() => {
+                let floats = |words| dtype.floats(words, port.desc.elements());
+                floats_differ(&floats(want), &floats(got))
+            }
             _ => want.iter().zip(got).position(|(a, b)| a != b).map(|at| unlike(at, want[at], got[at])),
         })
     }

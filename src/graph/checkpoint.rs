@@ -1,7 +1,7 @@
 //! Recomputation: what a part of a network keeps for the gradient pass is computed again there, and needs no memory
 //! in between (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
 
-use super::{Backward, Candidate, Caps, DType, Desc, Graph, Io, Op, Role, Source, Tensor, Value};
+use super::{Backward, Candidate, Caps, Desc, Graph, Io, Op, Role, Source, Tensor, Value};
 use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
@@ -52,7 +52,7 @@ impl Graph {
             let node = &inner.nodes[value.node];
             match &node.source {
                 Source::Param(param) if param.role() == Role::Weight => return Some(param.name()),
-                Source::Input(name) if node.outputs[0].dtype == DType::F32 => return Some(name.clone()),
+                Source::Input(name) if node.outputs[0].dtype.is_float() => return Some(name.clone()),
                 _ => stack.extend(&node.inputs),
             }
         }
@@ -100,9 +100,9 @@ impl Op for Checkpoint {
         }
         let seeds: Vec<(Tensor, Tensor)> =
             outputs.into_iter().zip(node.grads).filter_map(|(y, dy)| Some((y, dy.clone()?))).collect();
-        let floats: Vec<&Tensor> = again.iter().filter(|t| t.dtype() == DType::F32).collect();
+        let floats: Vec<&Tensor> = again.iter().filter(|t| t.dtype().is_float()).collect();
         let mut grads = graph.grad_from(&seeds, floats).into_iter();
-        let own = again.iter().map(|t| if t.dtype() == DType::F32 { grads.next() } else { None });
+        let own = again.iter().map(|t| if t.dtype().is_float() { grads.next() } else { None });
         vec![None; self.outputs].into_iter().chain(own).collect()
     }
 

@@ -1,9 +1,11 @@
 //! What is known of a tensor before any device is: its shape and element type.
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use std::fmt;
 use std::ops::Deref;
 
-/// Element type of a tensor; all are four bytes wide.
+/// Element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// 32-bit float: data, weights, gradients; comparisons give 0.0 and 1.0.
@@ -12,22 +14,52 @@ pub enum DType {
     U32,
     /// Signed integer.
     I32,
+    /// IEEE 754's 16-bit float, two to a word of 32 bits, on every device: weights and activations at half the memory.
+    /// Matrix products read it and sum in f32 ([`Tensor::matmul`](super::Tensor::matmul)); other ops take its
+    /// [`cast`](super::Tensor::cast) to f32, which is free where it is read by a pointwise op. Its gradients are f32.
+    F16,
 }
 
 impl DType {
-    /// The WGSL scalar type.
+    /// The WGSL scalar type of an element in a register.
     pub fn wgsl(self) -> &'static str {
         match self {
-            DType::F32 => "f32",
+            DType::F32 | DType::F16 => "f32",
             DType::U32 => "u32",
             DType::I32 => "i32",
         }
+    }
+
+    /// Whether gradients flow through it.
+    pub fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16)
+    }
+
+    /// The words of 32 bits that hold these floats; f16 rounds them, to infinity beyond 65,519.
+    pub(crate) fn words(self, values: &[f32]) -> Vec<u32> {
+        if self != DType::F16 {
+            return bytemuck::pod_collect_to_vec(values);
+        }
+        let mut halves = vec![f16::ZERO; values.len().next_multiple_of(2)];
+        halves[..values.len()].convert_from_f32_slice(values);
+        halves.chunks_exact(2).map(|pair| u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16).collect()
+    }
+
+    /// The first `elements` floats that these words hold.
+    pub(crate) fn floats(self, words: &[u32], elements: usize) -> Vec<f32> {
+        let half = |bits: u32| f16::from_bits(bits as u16).to_f32();
+        let mut floats: Vec<f32> = match self {
+            DType::F16 => words.iter().flat_map(|&word| [half(word), half(word >> 16)]).collect(),
+            _ => words.iter().map(|&word| f32::from_bits(word)).collect(),
+        };
+        floats.truncate(elements);
+        floats
     }
 }
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.wgsl())
+        f.write_str(if *self == DType::F16 { "f16" } else { self.wgsl() })
     }
 }
 
@@ -171,9 +203,14 @@ impl Desc {
         }
     }
 
-    /// The size of the data in bytes.
+    /// The number of words of 32 bits that hold the data.
+    pub fn words(&self) -> usize {
+        if self.dtype == DType::F16 { self.elements().div_ceil(2) } else { self.elements() }
+    }
+
+    /// The size of the data in bytes, in whole words.
     pub fn bytes(&self) -> usize {
-        self.elements().saturating_mul(4)
+        self.words().saturating_mul(4)
     }
 }
 
@@ -195,6 +232,18 @@ mod tests {
         assert_eq!(broadcast(&[2, 1, 7], &[5, 1]), Some(vec![2, 5, 7]));
         assert_eq!(broadcast(&[2], &[3]), None);
         assert_eq!(broadcast(&[0, 1], &[4]), Some(vec![0, 4]));
+    }
+
+    #[test]
+    fn halves_are_packed_in_pairs() {
+        let values = [1.0, -2.5, 65_504.0, 1e6, 0.1];
+        let words = DType::F16.words(&values);
+        assert_eq!(words[..2], [0xc100_3c00, 0x7c00_7bff]);
+        let back = DType::F16.floats(&words, 5);
+        assert_eq!(back[..4], [1.0, -2.5, 65_504.0, f32::INFINITY]);
+        assert!((back[4] - 0.1).abs() < 3e-5 && back.len() == 5);
+        let desc = Desc::new([5], DType::F16);
+        assert_eq!((desc.words(), desc.bytes(), desc.to_string().as_str()), (3, 12, "f16[5]"));
     }
 
     #[test]

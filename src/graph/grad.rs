@@ -2,7 +2,7 @@
 //!
 //! Gradients are ordinary nodes, so a gradient can be differentiated again wherever the ops allow it.
 
-use super::{Backward, DType, Graph, Source, Tensor, Value};
+use super::{Backward, Desc, Graph, Source, Tensor, Value};
 use std::collections::HashMap;
 
 impl Graph {
@@ -25,7 +25,8 @@ impl Graph {
         let mut grads: HashMap<Value, Tensor> = HashMap::new();
         let mut last = 0;
         for (output, cotangent) in seeds {
-            if output.desc() != cotangent.desc() {
+            // The gradients of an f16 tensor are f32.
+            if *cotangent.desc() != Desc::f32(output.shape()) {
                 self.fail("grad", format!("the cotangent is {}, the output {}", cotangent.desc(), output.desc()));
                 return wrt.into_iter().cloned().collect();
             }
@@ -74,7 +75,7 @@ impl Graph {
         }
         for (id, node) in inner.nodes.iter().enumerate() {
             needed[id] |=
-                node.inputs.iter().any(|v| needed[v.node] && inner.nodes[v.node].outputs[v.output].dtype == DType::F32);
+                node.inputs.iter().any(|v| needed[v.node] && inner.nodes[v.node].outputs[v.output].dtype.is_float());
         }
         needed
     }

@@ -13,6 +13,9 @@ use std::collections::HashMap;
 /// Elements of an operand in a row of its mirror. A row has 32 KiB, which copies and textures allow everywhere.
 pub const ROW: usize = 8192;
 
+/// Four elements of f16.
+const PAIR: &str = "vec2<u32>";
+
 /// Rows of a texture on every device.
 const MOST_ROWS: usize = 8192;
 
@@ -34,7 +37,7 @@ impl Texel {
     /// WGSL's name of the format.
     fn format(self) -> String {
         let kind = match self.dtype {
-            DType::F32 => "float",
+            DType::F32 | DType::F16 => "float",
             DType::U32 => "uint",
             DType::I32 => "sint",
         };
@@ -121,7 +124,7 @@ fn attach(
 }
 
 /// A shader that reads the array at `binding` through a texture, and what a texel holds; `None` where the array is
-/// not one of scalars or `vec4`s, or is used other than by `name[index]`.
+/// not one of scalars, `vec4`s or pairs of words, or is used other than by `name[index]`.
 fn through_texture(source: &str, binding: usize) -> Option<(String, Texel)> {
     let head = format!("@group(0) @binding({binding}) var");
     let mut declarations = items(source).into_iter().filter_map(|item| item.strip_prefix(&head));
@@ -130,13 +133,18 @@ fn through_texture(source: &str, binding: usize) -> Option<(String, Texel)> {
     let element = ty.strip_prefix("array<")?.strip_suffix('>')?;
     let alias = format!("alias {element} = ");
     let meant = items(source).into_iter().find_map(|item| item.strip_prefix(&alias)?.strip_suffix(';'));
-    let texel = Texel::of(meant.unwrap_or(element))?;
-    let (value, part) =
-        if texel.four { (format!("vec4<{}>", texel.dtype), "") } else { (texel.dtype.to_string(), ".x") };
+    let element = meant.unwrap_or(element);
+    // A pair of words is read from two texels.
+    let texel = Texel::of(if element == PAIR { "u32" } else { element })?;
     let row = ROW / texel.elements();
+    let load = |i: &str| format!("textureLoad({name}, vec2<u32>({i} % {row}u, {i} / {row}u))");
+    let value = match texel.four {
+        true => load("i"),
+        false if element == PAIR => format!("{PAIR}({}.x, {}.x)", load("(2u * i)"), load("(2u * i + 1u)")),
+        false => load("i") + ".x",
+    };
     let mut text = format!(
-        "{head} {name}: texture_storage_2d<{}, read>;\nfn {name}_texel(i: u32) -> {value} {{\n    \
-         return textureLoad({name}, vec2<u32>(i % {row}u, i / {row}u)){part};\n}}\n",
+        "{head} {name}: texture_storage_2d<{}, read>;\nfn {name}_texel(i: u32) -> {element} {{\n    return {value};\n}}\n",
         texel.format()
     );
     for item in items(source).into_iter().filter(|item| !item.starts_with(&head)) {
@@ -203,8 +211,16 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_of_words_is_two_texels() {
+        let source = "@group(0) @binding(0) var<storage, read> x: array<vec2<u32>>;\nfn f() { y = x[i]; }\n";
+        let (text, texel) = through_texture(source, 0).unwrap();
+        assert_eq!(texel, Texel { dtype: DType::U32, four: false });
+        assert!(text.contains("vec2<u32>((2u * i + 1u) % 8192u, (2u * i + 1u) / 8192u)"), "{text}");
+    }
+
+    #[test]
     fn what_cannot_be_a_texture_stays_a_buffer() {
-        let pairs = "@group(0) @binding(0) var<storage, read> x: array<vec2<u32>>;\nfn f() { y = x[i]; }\n";
+        let pairs = "@group(0) @binding(0) var<storage, read> x: array<vec2<f32>>;\nfn f() { y = x[i]; }\n";
         let written = "@group(0) @binding(0) var<storage, read_write> x: array<f32>;\nfn f() { x[i] = 1.0; }\n";
         let whole = "@group(0) @binding(0) var<storage, read> x: array<f32>;\nfn f() { n = arrayLength(&x); }\n";
         assert!([pairs, written, whole].iter().all(|source| through_texture(source, 0).is_none()));

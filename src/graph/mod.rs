@@ -210,6 +210,12 @@ impl Graph {
         self.input_of(Desc::new(shape, DType::U32))
     }
 
+    /// An f16 tensor that is written before each run, as f32 values that are rounded.
+    #[track_caller]
+    pub fn input_f16(&self, shape: impl Into<Shape>) -> Tensor {
+        self.input_of(Desc::new(shape, DType::F16))
+    }
+
     /// A tensor of any type that is written before each run.
     #[track_caller]
     pub fn input_of(&self, desc: Desc) -> Tensor {
@@ -242,7 +248,7 @@ impl Graph {
 
     #[track_caller]
     fn words(&self, desc: Desc, words: Arc<[u32]>) -> Tensor {
-        if desc.check().is_ok() && words.len() != desc.elements() {
+        if desc.check().is_ok() && words.len() != desc.words() {
             self.fail("constant", format!("{} values were given for the shape {}", words.len(), desc.shape));
         }
         self.leaf(Source::Constant(words), desc)
@@ -328,7 +334,7 @@ impl Graph {
             return vec![self.poison(op.name(), "")];
         }
         let sized = |outputs: Vec<Desc>| outputs.iter().try_for_each(Desc::check).map(|()| outputs);
-        let outputs = match op.outputs(&descs).and_then(sized) {
+        let outputs = match halves(&op, &descs).and_then(|()| op.outputs(&descs)).and_then(sized) {
             Ok(outputs) => outputs,
             Err(message) => return vec![self.poison(op.name(), message)],
         };
@@ -367,7 +373,7 @@ impl Graph {
         let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
         let values = inputs.iter().map(|t| t.value()).collect();
         self.own(op.name(), inputs.iter().copied());
-        if let Err(message) = op.outputs(&descs) {
+        if let Err(message) = halves(&op, &descs).and_then(|()| op.outputs(&descs)) {
             self.fail(op.name(), message);
         }
         Update(self.add(Source::Op(Rc::new(op)), values, Vec::new()))
@@ -386,6 +392,15 @@ impl Graph {
         let outputs: Vec<Tensor> = outputs.into_iter().cloned().collect();
         self.own("function", &outputs);
         Function { graph: self.clone(), outputs, updates: Vec::new(), settings: Vec::new() }
+    }
+}
+
+/// Refuses f16 inputs of an op that does not read them.
+fn halves(op: &impl Op, inputs: &[Desc]) -> Result<(), String> {
+    let read = |input: &Desc| op.halves() || op.alias() || op.view(input).is_some();
+    match inputs.iter().find(|input| input.dtype == DType::F16 && !read(input)) {
+        Some(input) => Err(format!("it does not read {input}; give it cast(DType::F32) of that")),
+        None => Ok(()),
     }
 }
 

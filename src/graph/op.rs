@@ -38,6 +38,11 @@ pub trait Op: fmt::Debug {
         false
     }
 
+    /// Whether inputs may be f16; those of mere rearrangements always may.
+    fn halves(&self) -> bool {
+        false
+    }
+
     /// Each output is the memory of the input of its number, perhaps under another shape.
     fn alias(&self) -> bool {
         false

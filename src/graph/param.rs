@@ -49,7 +49,7 @@ impl Param {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // A shape beyond all limits is refused by the graph that uses it.
         if desc.check().is_ok() {
-            words.resize(desc.elements(), 0);
+            words.resize(desc.words(), 0);
         }
         Param(Arc::new(Inner {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -63,6 +63,13 @@ impl Param {
     /// An f32 parameter with these first values; missing ones are zero, surplus ones are dropped.
     pub fn new(name: impl Into<String>, role: Role, shape: impl Into<Shape>, values: &[f32]) -> Self {
         Self::from_words(name, role, Desc::f32(shape), values.iter().map(|v| v.to_bits()).collect())
+    }
+
+    /// An f16 parameter with these first values, rounded.
+    pub fn new_f16(name: impl Into<String>, role: Role, shape: impl Into<Shape>, values: &[f32]) -> Self {
+        let desc = Desc::new(shape, DType::F16);
+        let values = &values[..values.len().min(desc.elements())];
+        Self::from_words(name, role, desc, DType::F16.words(values))
     }
 
     /// A u32 parameter with these first values.

@@ -17,8 +17,9 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 11] = [
+const LIBRARY: [Shader; 12] = [
     shader!("math.wgsl"),
+    shader!("half.wgsl"),
     shader!("random.wgsl"),
     shader!("grid.wgsl"),
     shader!("gemm.wgsl"),
@@ -111,7 +112,11 @@ fn replace_item(text: &str, name: &str, replacement: &str) -> Result<String, Str
         return Ok(format!("{}{replacement}{}", &text[..start], &text[end..]));
     }
     let function = format!("fn {name}(");
-    let start = text.find(&function).ok_or_else(|| format!("it has no function {name:?} to replace"))?;
+    // At the beginning of a line, as comments may speak of it, too.
+    let mut places = text.match_indices(&function).map(|(at, _)| at);
+    let start = places
+        .find(|&at| at == 0 || text[..at].ends_with('\n'))
+        .ok_or_else(|| format!("it has no function {name:?} to replace"))?;
     let (_, end) = block_end(text, start).ok_or_else(|| format!("the function {name:?} has no end"))?;
     Ok(format!("{}{replacement}{}", &text[..start], &text[end..]))
 }

@@ -4,9 +4,10 @@ use super::{HostTensor, HostType, StateDict};
 use crate::graph::{DType, Param};
 use crate::{Gpu, Result};
 
+/// The type on the host, where f16 is f32.
 fn host_type(dtype: DType) -> HostType {
     match dtype {
-        DType::F32 => HostType::F32,
+        DType::F32 | DType::F16 => HostType::F32,
         DType::U32 => HostType::U32,
         DType::I32 => HostType::I32,
     }
@@ -17,9 +18,12 @@ pub fn state_dict(gpu: &Gpu, parameters: &[(String, Param)]) -> Result<StateDict
     let params: Vec<Param> = parameters.iter().map(|(_, param)| param.clone()).collect();
     let mut state = StateDict::new();
     for ((name, param), words) in parameters.iter().zip(gpu.read_params(&params)?) {
-        let bytes = bytemuck::cast_slice(&words).to_vec();
-        let tensor = HostTensor::from_bytes(host_type(param.desc().dtype), param.desc().shape.to_vec(), bytes)?;
-        state.tensors.insert(name.clone(), tensor);
+        let (desc, dtype) = (param.desc(), param.desc().dtype);
+        let bytes = match dtype {
+            DType::F16 => bytemuck::cast_slice(&dtype.floats(&words, desc.elements())).to_vec(),
+            _ => bytemuck::cast_slice(&words).to_vec(),
+        };
+        state.tensors.insert(name.clone(), HostTensor::from_bytes(host_type(dtype), desc.shape.to_vec(), bytes)?);
     }
     Ok(state)
 }
@@ -35,8 +39,11 @@ pub fn load_state_dict(gpu: &Gpu, parameters: &[(String, Param)], state: &StateD
         .collect();
     state.check(&expected)?;
     for (name, param) in parameters {
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&state.get(name)?.bytes);
-        gpu.write_param_words(param, &words)?;
+        let tensor = state.get(name)?;
+        match param.desc().dtype {
+            DType::F16 => gpu.write_param(param, &tensor.to_f32()?)?,
+            _ => gpu.write_param_words(param, &bytemuck::pod_collect_to_vec::<u8, u32>(&tensor.bytes))?,
+        }
     }
     Ok(())
 }

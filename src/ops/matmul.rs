@@ -18,8 +18,8 @@ const FEW: usize = 4;
 impl Matmul {
     /// (M, N, K) of these operands.
     fn extents(&self, a: &Desc, b: &Desc) -> Result<(usize, usize, usize), String> {
-        if a.shape.len() < 2 || b.shape.len() < 2 || a.dtype != DType::F32 || b.dtype != DType::F32 {
-            return Err(format!("it needs f32 matrices, not {a} and {b}"));
+        if a.shape.len() < 2 || b.shape.len() < 2 || !a.dtype.is_float() || !b.dtype.is_float() {
+            return Err(format!("it needs f32 or f16 matrices, not {a} and {b}"));
         }
         let last = |d: &Desc, flip: bool| {
             let (r, c) = (d.shape[d.shape.len() - 2], d.shape[d.shape.len() - 1]);
@@ -124,6 +124,15 @@ impl Op for Matmul {
                 .set("B_ALONG_K", b.columns != 1)
                 .replace("a_batch", a.begin("a_batch"))
                 .replace("b_batch", b.begin("b_batch"));
+            let halves = |kernel: Kernel, n: usize, [at, half_at, four, four_halves]: [&'static str; 4]| match io.inputs
+                [n]
+                .dtype
+            {
+                DType::F16 => kernel.choose(at, half_at).choose(four, four_halves),
+                _ => kernel,
+            };
+            let kernel = halves(kernel, 0, ["a_at", "a_half_at", "a_four", "a_four_halves"]);
+            let kernel = halves(kernel, 1, ["b_at", "b_half_at", "b_four", "b_four_halves"]);
             bias.iter().fold(kernel, |kernel, (name, text)| kernel.replace(*name, text.clone()))
         };
         let extents = Extents { batches: batch.elements(), m, n, k };
@@ -151,6 +160,10 @@ impl Op for Matmul {
         }
     }
 
+    fn halves(&self) -> bool {
+        true
+    }
+
     fn reads(&self, n: usize, view: &View) -> bool {
         n < 2 && view.shape.len() >= 2 && view.strides.iter().all(|stride| *stride >= 0)
     }
@@ -167,7 +180,21 @@ impl Op for Matmul {
 
 impl Tensor {
     /// Matrix product over the last two axes, the others being batches that broadcast; a vector is taken as a row
-    /// (left) or a column (right), as in PyTorch.
+    /// (left) or a column (right), as in PyTorch. Operands may be f16 ([`DType::F16`]), both or one of them: products and
+    /// sums are f32, and so is the result.
+    ///
+    /// ```no_run
+    /// use shadegrad::{DType, Gpu, Graph, Param, graph::Role};
+    /// // Weights at half the memory, for a network that is only used: a product with a few rows is bound by reading them.
+    /// let weight = Param::new_f16("weight", Role::Weight, [1024, 1024], &[0.5; 1024 * 1024]);
+    /// let g = Graph::inference();
+    /// let x = g.input([1, 1024]);
+    /// let y = x.linear(&g.param(&weight), None);
+    /// // In training, weights stay f32 and are rounded for each product.
+    /// let z = y.cast(DType::F16).matmul(&y.cast(DType::F16).transpose(0, 1));
+    /// let program = Gpu::new()?.compile(&g.function([&z]))?;
+    /// # Ok::<(), shadegrad::Error>(())
+    /// ```
     #[track_caller]
     pub fn matmul(&self, other: &Tensor) -> Tensor {
         match (self.rank(), other.rank()) {

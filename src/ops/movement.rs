@@ -115,7 +115,7 @@ impl Op for Spread {
         rule.push_str("    return at;\n}");
         let dtype = self.outputs(io.inputs).map_or(DType::F32, |o| o[0].dtype);
         let fill = match dtype {
-            DType::F32 => float(f32::from_bits(self.fill)),
+            DType::F32 | DType::F16 => float(f32::from_bits(self.fill)),
             DType::U32 => format!("{}u", self.fill),
             DType::I32 => format!("{}i", self.fill as i32),
         };
@@ -278,7 +278,7 @@ impl Tensor {
         let PadMode::Constant(value) = mode else { return self.pad_by_index(widths, mode) };
         let shape: Vec<usize> = self.shape().iter().zip(widths).map(|(n, (a, b))| n + a + b).collect();
         let fill = match self.dtype() {
-            DType::F32 => value.to_bits(),
+            DType::F32 | DType::F16 => value.to_bits(),
             DType::U32 => value as u32,
             DType::I32 => value as i32 as u32,
         };

@@ -30,10 +30,13 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     let turned = turned.filter(|(n, _)| bindings.alone(*n));
     let body = bindings.value4(expr, desc.elements(), turned.as_ref().map(|(n, _)| *n));
     let element = expr.dtype.wgsl();
-    let kernel = Kernel::new(shader!("pointwise.wgsl"), if turned.is_some() { "transpose" } else { "pointwise" })
+    let mut kernel = Kernel::new(shader!("pointwise.wgsl"), if turned.is_some() { "transpose" } else { "pointwise" })
         .replace("Element", format!("alias Element = {element};"))
         .replace(if turned.is_some() { "value4_of_turned" } else { "value4" }, bindings.declarations() + &body)
         .bind([Arg::Out(0)].into_iter().chain(bindings.args));
+    if expr.dtype == DType::F16 {
+        kernel = kernel.choose("store", "store_halves");
+    }
     match turned {
         None => {
             let count = desc.elements().div_ceil(4);
@@ -41,10 +44,10 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
         }
         Some((n, turned)) => {
             let Operand { dtype, .. } = expr.operands[n];
-            let read = format!("f{}[({}) / 4u]", bindings.slots[n], expr.operands[n].place("i"));
+            let read = load_four(bindings.slots[n], dtype, &format!("({}) / 4u", expr.operands[n].place("i")));
             turned
                 .set(kernel, caps)
-                .replace("Turned", format!("alias Turned = {dtype};"))
+                .replace("Turned", format!("alias Turned = {};", dtype.wgsl()))
                 .replace("turned", format!("fn turned(i: u32) -> vec4<Turned> {{\n    return {read};\n}}"))
         }
     }
@@ -107,7 +110,7 @@ pub(crate) fn attach(expr: &Expr, inputs: usize, kernel: &mut Kernel) {
     let mut body = String::from("// include: math.wgsl\n// include: random.wgsl\n") + &bindings.declarations();
     body.push_str("fn epilogue(v: f32, i: u32) -> f32 {\n");
     for (n, operand) in expr.operands.iter().enumerate() {
-        let _ = writeln!(body, "    let e{n} = {};", format_args!("f{}[{}]", bindings.slots[n], operand.place("i")));
+        let _ = writeln!(body, "    let e{n} = {};", load(bindings.slots[n], operand.dtype, &operand.place("i")));
     }
     for line in &expr.lines {
         let _ = writeln!(body, "    {line}");
@@ -115,6 +118,22 @@ pub(crate) fn attach(expr: &Expr, inputs: usize, kernel: &mut Kernel) {
     let _ = write!(body, "    return {};\n}}\n", expr.result);
     kernel.functions.push(("epilogue".into(), body));
     kernel.args.extend(bindings.args);
+}
+
+/// Reads element `i` of what is bound as `slot`.
+fn load(slot: u32, dtype: DType, i: &str) -> String {
+    match dtype {
+        DType::F16 => format!("half_of(f{slot}[{i} / 2u], {i})"),
+        _ => format!("f{slot}[{i}]"),
+    }
+}
+
+/// Reads elements 4q to 4q + 3.
+fn load_four(slot: u32, dtype: DType, q: &str) -> String {
+    match dtype {
+        DType::F16 => format!("four_of(f{slot}[{q}])"),
+        _ => format!("f{slot}[{q}]"),
+    }
 }
 
 /// How four neighbouring elements of an operand are read.
@@ -156,7 +175,12 @@ impl Bindings {
 
     fn declarations(&self) -> String {
         let declare = |(slot, dtype, vector): &(u32, DType, bool)| {
-            let element = if *vector { format!("vec4<{dtype}>") } else { dtype.to_string() };
+            let element = match (dtype, vector) {
+                (DType::F16, true) => "vec2<u32>".into(),
+                (DType::F16, false) => "u32".into(),
+                (_, true) => format!("vec4<{dtype}>"),
+                (_, false) => dtype.to_string(),
+            };
             format!("@group(0) @binding({slot}) var<storage, read> f{slot}: array<{element}>;\n")
         };
         self.types.iter().map(declare).collect()
@@ -170,13 +194,13 @@ impl Bindings {
     /// `value` for one element and `value4` for four, which is given operand `turned` instead of reading it.
     fn value4(&mut self, expr: &Expr, elements: usize, turned: Option<usize>) -> String {
         let parameters: String =
-            expr.operands.iter().enumerate().map(|(n, o)| format!(", e{n}: {}", o.dtype)).collect();
+            expr.operands.iter().enumerate().map(|(n, o)| format!(", e{n}: {}", o.dtype.wgsl())).collect();
         let mut body = format!("fn value(i: u32{parameters}) -> Element {{\n");
         for line in &expr.lines {
             let _ = writeln!(body, "    {line}");
         }
         let name = if turned.is_some() { "value4_of_turned" } else { "value4" };
-        let given = turned.map_or(String::new(), |n| format!(", e{n}: vec4<{}>", expr.operands[n].dtype));
+        let given = turned.map_or(String::new(), |n| format!(", e{n}: vec4<{}>", expr.operands[n].dtype.wgsl()));
         let _ = write!(
             body,
             "    return {};\n}}\nfn {name}(q: u32{given}) -> vec4<Element> {{\n    let i = q * 4u;\n",
@@ -201,16 +225,17 @@ impl Bindings {
         for (n, operand) in expr.operands.iter().enumerate().filter(|(n, _)| Some(*n) != turned) {
             let slot = self.slots[n];
             let vector = self.types.iter().any(|t| t.0 == slot && t.2);
-            let load = match fours[n] {
-                Four::Vector if vector && operand.path.is_empty() => format!("f{slot}[q]"),
-                Four::Vector if vector => format!("f{slot}[({}) / 4u]", operand.place("i")),
-                Four::Splat => format!("vec4<{}>(f{slot}[{}])", operand.dtype, operand.place("i")),
+            let (dtype, ty) = (operand.dtype, operand.dtype.wgsl());
+            let four = match fours[n] {
+                Four::Vector if vector && operand.path.is_empty() => load_four(slot, dtype, "q"),
+                Four::Vector if vector => load_four(slot, dtype, &format!("({}) / 4u", operand.place("i"))),
+                Four::Splat => format!("vec4<{ty}>({})", load(slot, dtype, &operand.place("i"))),
                 _ => {
-                    let each: Vec<String> = (0..4).map(|k| format!("f{slot}[{}]", operand.place(&lane(k)))).collect();
-                    format!("vec4<{}>({})", operand.dtype, each.join(", "))
+                    let each: Vec<String> = (0..4).map(|k| load(slot, dtype, &operand.place(&lane(k)))).collect();
+                    format!("vec4<{ty}>({})", each.join(", "))
                 }
             };
-            let _ = writeln!(body, "    let e{n} = {load};");
+            let _ = writeln!(body, "    let e{n} = {four};");
         }
         let each: Vec<String> = "xyzw"
             .chars()

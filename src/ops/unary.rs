@@ -42,6 +42,10 @@ impl Op for Unary {
         Vec::new()
     }
 
+    fn halves(&self) -> bool {
+        self.dtype.is_some()
+    }
+
     fn pointwise(&self) -> Option<Pointwise> {
         let mut text = self.expr.to_string();
         for (name, value) in ["{a}", "{b}", "{c}"].iter().zip(&self.args) {
@@ -62,7 +66,8 @@ impl Tensor {
         self.graph().push1(Unary { name, expr, args: args.to_vec(), dtype: None, rule }, &[self])
     }
 
-    /// The same values in another element type; floats are truncated towards zero.
+    /// The same values in another element type; floats are truncated towards zero to integers, and rounded to f16,
+    /// which has no finite numbers beyond 65,504 and, on some devices, none below 6.1e-5. Gradients pass between floats.
     #[track_caller]
     pub fn cast(&self, dtype: DType) -> Tensor {
         if dtype == self.dtype() {
@@ -72,8 +77,11 @@ impl Tensor {
             DType::F32 => "f32({0})",
             DType::U32 => "u32({0})",
             DType::I32 => "i32({0})",
+            DType::F16 => "to_half(f32({0}))",
         };
-        self.graph().push1(Unary { name: "cast", expr, args: Vec::new(), dtype: Some(dtype), rule: flat }, &[self])
+        let floats = dtype.is_float() && self.dtype().is_float();
+        let rule: Rule = if floats { |n, _| Some(n.dy()) } else { flat };
+        self.graph().push1(Unary { name: "cast", expr, args: Vec::new(), dtype: Some(dtype), rule }, &[self])
     }
 
     /// The same values, through which no gradient flows.

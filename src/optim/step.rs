@@ -3,7 +3,7 @@
 use super::Optimizer;
 use super::kinds::{Clip, Kind};
 use super::rows::RowStep;
-use crate::graph::{Arg, Candidate, Caps, Desc, Function, Graph, Io, Kernel, Op, Param, Role, Tensor};
+use crate::graph::{Arg, Candidate, Caps, DType, Desc, Function, Graph, Io, Kernel, Op, Param, Role, Tensor};
 use crate::shader;
 use std::collections::HashMap;
 
@@ -28,7 +28,11 @@ fn gradient_norm() -> f32 {
 #[track_caller]
 pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], optimizer: &Optimizer) -> Function {
     for (param, grad) in pairs {
-        if param.desc() != grad.desc() {
+        if param.desc().dtype == DType::F16 {
+            let message =
+                "is not trained, as small steps are lost in it: keep the weight in f32, and cast it for products";
+            graph.fail("optimizer", format!("{} {} {message}", param.name(), param.desc()));
+        } else if param.desc() != grad.desc() {
             graph.fail(
                 "optimizer",
                 format!("the gradient of {} is {}, not {}", param.name(), grad.desc(), param.desc()),

@@ -7,6 +7,7 @@ mod support;
 mod attention;
 mod elementwise;
 mod fusion;
+mod halves;
 mod large;
 mod movement;
 mod norms;

@@ -1,8 +1,10 @@
 //! Matrix products, with every kernel.
 
+use half::f16;
 use serde_json::json;
+use shadegrad::{DType, Graph};
 
-use crate::support::reference::Random;
+use crate::support::reference::{Array, Random, twin};
 use crate::trial::*;
 
 #[test]
@@ -39,6 +41,62 @@ fn matmul_of_any_extents() {
             let b = if tb { [cols, k] } else { [k, cols] };
             let inputs = named([("a", random.normal(a)), ("b", random.normal(b))]);
             check(&gpu(kernel), "matmul", &json!({"transpose_a": ta, "transpose_b": tb}), &inputs, TERMS, &mut random);
+        }
+    }
+}
+
+/// Products of f16 are exact in f32, so the twin of rounded operands is as near as ever.
+#[test]
+fn matmul_of_halves() {
+    let mut random = Random::new(13);
+    let extents = [
+        [1, 1, 1],
+        [1, 8, 300],
+        [2, 7, 3],
+        [64, 64, 64],
+        [65, 63, 129],
+        [3, 0, 4],
+        [33, 17, 301],
+        [1, 300, 520],
+        [3, 300, 520],
+        [200, 301, 37],
+        [130, 132, 700],
+        [160, 192, 256],
+    ];
+    for kernel in 0..KERNELS {
+        for (n, [m, cols, k]) in extents.into_iter().enumerate() {
+            let (ta, tb) = (n % 2 == 1, n / 2 % 2 == 1);
+            let types = [[DType::F16, DType::F16], [DType::F32, DType::F16], [DType::F16, DType::F32]];
+            let batch: &[usize] = if n % 4 == 3 { &[2] } else { &[] };
+            let shapes = [if ta { [k, m] } else { [m, k] }, if tb { [cols, k] } else { [k, cols] }];
+            let round = |v: f64| f64::from(f16::from_f64(v));
+            let arrays = shapes.map(|shape| random.normal([batch, &shape].concat()).map(round));
+            let dy = random.normal([batch, &[m, cols]].concat());
+
+            let g = Graph::new();
+            let [a, b, dy_] = [&arrays[0], &arrays[1], &dy].map(|array| g.input(array.shape.clone()));
+            let [ha, hb] = [0, 1].map(|i| [&a, &b][i].cast(types[(n + kernel) % 3][i]));
+            let y = ha.matmul_t(&hb, ta, tb);
+            let mut outputs = vec![y.clone()];
+            outputs.extend(g.grad_from(&[(y, dy_.clone())], [&a, &b]));
+            let inputs = [(a, arrays[0].clone()), (b, arrays[1].clone()), (dy_, dy.clone())];
+            let got = run(&gpu(kernel), &g, &inputs, &outputs).unwrap();
+
+            let twin = twin("matmul", &json!({"transpose_a": ta, "transpose_b": tb})).unwrap();
+            let [a, b] = arrays;
+            let answers = |a: &Array, b: &Array, dy: &Array| {
+                let inputs = named([("a", a.clone()), ("b", b.clone())]);
+                let mut all = twin.outputs(&inputs);
+                let name = all.keys().next().cloned().unwrap();
+                let grads = twin.grads_from(&inputs, &[(name.clone(), dy.clone())].into()).unwrap();
+                [all.remove(&name).unwrap(), grads["a"].clone(), grads["b"].clone()]
+            };
+            let wants = answers(&a, &b, &dy);
+            let sizes = answers(&a.map(f64::abs), &b.map(f64::abs), &dy.map(f64::abs));
+            for (i, (want, size)) in wants.iter().zip(&sizes).enumerate() {
+                let what = format!("kernel {kernel}, {m} x {cols} x {k}, {ta} {tb}: output {i}");
+                agree(&what, &got[i], want, TERMS, Some(size));
+            }
         }
     }
 }
