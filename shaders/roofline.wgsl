@@ -1,10 +1,12 @@
 // What a device can do at the most: arithmetic, memory, workgroup memory. Not part of any network.
+enable f16;
 // include: grid.wgsl
 
 const COUNT = 1u;    // elements of each buffer
 const TURNS = 1u;    // of the loops
 const CHAINS = 1u;   // sums that an invocation keeps in registers; enough to hide an operation's latency, few enough to fit
 const GROUP = 64u;
+alias Number = f32;  // of the arithmetic: f32, or f16 in pairs
 alias Element = f32; // of the memory kernels: f32 or vec4<f32>
 
 @group(0) @binding(0) var<storage, read> x: array<Element>; // [COUNT]
@@ -12,7 +14,23 @@ alias Element = f32; // of the memory kernels: f32 or vec4<f32>
 @group(0) @binding(2) var<storage, read_write> y: array<Element>; // [COUNT]
 @group(0) @binding(3) var<storage, read_write> results: array<f32>; // one per invocation
 
-// 2 CHAINS TURNS operations per invocation; the factors are not known to the compiler.
+fn number(x: f32) -> Number {
+    return x;
+}
+
+fn sum_of(x: Number) -> f32 {
+    return x;
+}
+
+fn pair(x: f32) -> vec2<f16> {
+    return vec2<f16>(f16(x));
+}
+
+fn sum_of_pair(x: vec2<f16>) -> f32 {
+    return f32(x.x + x.y);
+}
+
+// 2 CHAINS TURNS operations per number and invocation; the factors are not known to the compiler.
 @compute @workgroup_size(GROUP)
 fn arithmetic(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -20,22 +38,22 @@ fn arithmetic(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = group_index(group, groups) * GROUP + lane;
-    let a = results[i];
-    let b = 1.0 - a;
-    var sums: array<f32, CHAINS>;
+    let a = number(results[i]);
+    let b = number(1.0 - results[i]);
+    var sums: array<Number, CHAINS>;
     for (var c = 0u; c < CHAINS; c++) { // unroll
-        sums[c] = f32(c) * b;
+        sums[c] = number(f32(c)) * b;
     }
     for (var t = 0u; t < TURNS; t++) {
         for (var c = 0u; c < CHAINS; c++) { // unroll
             sums[c] = fma(sums[c], a, b);
         }
     }
-    var sum = 0.0;
+    var sum = number(0.0);
     for (var c = 0u; c < CHAINS; c++) { // unroll
         sum += sums[c];
     }
-    results[i] = sum;
+    results[i] = sum_of(sum);
 }
 
 @compute @workgroup_size(GROUP)

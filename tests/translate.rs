@@ -177,6 +177,11 @@ fn products() -> Function {
     let mut outputs = vec![a.matmul_t(&b, false, true).gelu(), a.matmul_t(&a, true, false).tanh(), c.matmul(&tall)];
     let [ha, hb, hc] = [&a, &b, &c].map(|t| t.cast(DType::F16));
     outputs.extend([ha.matmul_t(&hb, false, true), hc.matmul_t(&hc, true, false), hc.matmul(&tall)]);
+    // Of whole vec4s, along either axis, for cooperative matrices.
+    let (p, q) = (g.input([2, 64, 132]), g.input([2, 132, 68]));
+    for (p, q) in [(&p, &q), (&p.cast(DType::F16), &q.cast(DType::F16))] {
+        outputs.extend([p.matmul(q), q.matmul_t(p, true, true)]);
+    }
     outputs.extend([hc.permute(&[1, 0]).cast(DType::F32), hc.narrow(1, 1, 7).cast(DType::F32)]);
     with_gradients(&g, outputs, &[&a, &b, &c, &tall])
 }
@@ -267,11 +272,15 @@ fn training(optimizer: Optimizer) -> Function {
 }
 
 /// The kinds of devices whose kernels differ.
-fn kinds() -> [(&'static str, Caps); 5] {
+fn kinds() -> [(&'static str, Caps); 6] {
     let cpu = Caps { cpu: true, ..Caps::webgpu() };
     [
         ("a GPU within WebGPU's limits", Caps::webgpu()),
         ("a GPU with subgroups of 32", Caps { subgroup: Some(32), ..Caps::webgpu() }),
+        (
+            "a GPU with cooperative matrices",
+            Caps { subgroup: Some(32), matrices: vec![(DType::F16, 16), (DType::F32, 8)], ..Caps::webgpu() },
+        ),
         ("a CPU adapter without subgroups", cpu.clone()),
         ("a CPU adapter with subgroups of 8", Caps { subgroup: Some(8), ..cpu.clone() }),
         ("a CPU adapter with texture operands", Caps { mirrors: 4, ..cpu }),
@@ -324,6 +333,11 @@ fn is_portable(text: &str) -> bool {
 
 fn translate(name: &str, text: &str, entry: &str) -> shadegrad::Result<()> {
     let wgsl = Wgsl::parse(name, text)?;
+    if text.starts_with("enable wgpu_cooperative_matrix;") {
+        // Only Vulkan and Metal have them.
+        wgsl.spirv(entry)?;
+        return wgsl.msl(entry).map(drop);
+    }
     assert!(is_portable(text), "{name}, {entry}");
     wgsl.spirv(entry)?;
     wgsl.msl(entry)?;
@@ -346,6 +360,8 @@ fn every_variant_translates_to_every_language() {
         }
     }
     println!("{} shader variants", shaders.len());
+    let matrices = shaders.values().filter(|(_, entry)| *entry == "matrices").count();
+    assert!(matrices >= 4, "only {matrices} of cooperative matrices");
     assert!(shaders.len() > 200, "only {} variants were found", shaders.len());
     assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), shaders.len(), failures.join("\n"));
 }

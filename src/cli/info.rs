@@ -5,7 +5,7 @@ use super::say;
 use serde_json::{Value, json};
 use shadegrad::gpu::{self, Options};
 use shadegrad::wgpu::{self, Features};
-use shadegrad::{Gpu, Result};
+use shadegrad::{DType, Gpu, Result};
 use std::fmt::Write;
 
 #[derive(clap::Args)]
@@ -36,6 +36,8 @@ struct Report {
     info: wgpu::AdapterInfo,
     limits: Vec<(&'static str, u64)>,
     features: Vec<(&'static str, bool)>,
+    /// Cooperative matrices that kernels use: the factors' type, and rows and columns.
+    matrices: Vec<(DType, u32)>,
     launch: Result<Launch>,
 }
 
@@ -44,6 +46,7 @@ impl Report {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         let options = Options { adapter: Some(format!("{}:{}", info.backend, info.name)), ..Options::default() };
         let has = |feature| features.contains(feature);
+        let gpu = Gpu::open(&options);
         Report {
             limits: vec![
                 ("storage buffers", limits.max_storage_buffers_per_shader_stage.into()),
@@ -61,7 +64,8 @@ impl Report {
                 ("pipeline cache", has(Features::PIPELINE_CACHE)),
                 ("cooperative matrices", has(Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
             ],
-            launch: Gpu::open(&options).and_then(|gpu| Launch::measure(&gpu)),
+            matrices: gpu.as_ref().map_or(Vec::new(), |gpu| gpu.caps().matrices.clone()),
+            launch: gpu.and_then(|gpu| Launch::measure(&gpu)),
             info,
         }
     }
@@ -87,11 +91,11 @@ impl Report {
             line(name, if size { bytes(value) } else { value.to_string() });
         }
         for &(name, has) in &self.features {
-            let sizes = self.subgroup().filter(|_| name == "subgroups");
-            let detail = match sizes {
-                Some((min, max)) if min == max => format!(", of {min}"),
-                Some((min, max)) => format!(", of {min} to {max}"),
-                None => String::new(),
+            let detail = match (name, self.subgroup()) {
+                ("subgroups", Some((min, max))) if min == max => format!(", of {min}"),
+                ("subgroups", Some((min, max))) => format!(", of {min} to {max}"),
+                ("cooperative matrices", _) => self.matrices.iter().map(|(t, n)| format!(", {t} {n}x{n}")).collect(),
+                _ => String::new(),
             };
             line(name, format!("{}{detail}", if has { "yes" } else { "no" }));
         }
@@ -124,6 +128,7 @@ impl Report {
             "features": features,
             "subgroup_min_size": self.subgroup().map(|s| s.0),
             "subgroup_max_size": self.subgroup().map(|s| s.1),
+            "matrices": self.matrices.iter().map(|(t, n)| format!("{t} {n}x{n}")).collect::<Vec<_>>(),
             "launch": launch,
         })
     }

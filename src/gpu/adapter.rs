@@ -1,8 +1,8 @@
 //! Finding and opening adapters.
 
 use super::{Gpu, lock, sanitize};
-use crate::graph::Caps;
 use crate::graph::choose::Choices;
+use crate::graph::{Caps, DType};
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex};
 
@@ -100,15 +100,15 @@ impl Gpu {
             tune: options.tune || on("SHADEGRAD_TUNE"),
             ..options.clone()
         };
-        let (limits, features) = if options.webgpu_limits {
-            (wgpu::Limits::default(), wgpu::Features::empty())
-        } else {
-            (adapter.limits(), adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY))
+        let (limits, features) = match options.webgpu_limits {
+            true => (wgpu::Limits::default(), wgpu::Features::empty()),
+            false => (adapter.limits(), adapter.features() & FEATURES),
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("shadegrad"),
             required_features: features,
             required_limits: limits,
+            experimental_features: experimental(features),
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::Device {
@@ -121,8 +121,44 @@ impl Gpu {
             *lock(&report) = Some(format!("{reason:?}: {message}"));
         });
         device.on_uncaptured_error(Arc::new(|error: wgpu::Error| log::error!("{error}")));
-        Ok(Gpu::assemble(device, queue, adapter.get_info(), &options, lost))
+        let matrices = matrices(adapter, features);
+        Ok(Gpu::assemble(device, queue, adapter.get_info(), matrices, &options, lost))
     }
+}
+
+/// What kernels use where the adapter has it.
+const FEATURES: wgpu::Features = wgpu::Features::SUBGROUP
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+
+/// wgpu's leave to use cooperative matrices.
+#[allow(unsafe_code)]
+fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
+    match features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        // SAFETY: none but the crate's own kernels use them, within the sizes that the adapter names, and only where the
+        // tuner has found their results right on the device.
+        true => unsafe { wgpu::ExperimentalFeatures::enabled() },
+        false => wgpu::ExperimentalFeatures::disabled(),
+    }
+}
+
+/// The cooperative matrices that kernels may use ([`Caps::matrices`]).
+fn matrices(adapter: &wgpu::Adapter, features: wgpu::Features) -> Vec<(DType, u32)> {
+    if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SUBGROUP) {
+        return Vec::new();
+    }
+    let usable = |p: &wgpu::wgt::CooperativeMatrixProperties| {
+        use wgpu::wgt::CooperativeScalarType::{F16, F32};
+        let dtype = match p.ab_type {
+            F32 => DType::F32,
+            F16 if features.contains(wgpu::Features::SHADER_F16) => DType::F16,
+            _ => return None,
+        };
+        let square = p.m_size == p.n_size && p.m_size == p.k_size && [8, 16].contains(&p.m_size);
+        (square && p.cr_type == F32).then_some((dtype, p.m_size))
+    };
+    adapter.cooperative_matrix_properties().iter().filter_map(usable).collect()
 }
 
 /// Mesa's software rasterizers leave every loop after this many turns of all loops of an invocation together.
@@ -132,7 +168,12 @@ const LLVMPIPE_TURNS: usize = 65_535;
 const MIRRORS_FROM: u64 = 1 << 15;
 
 /// What kernels may rely on.
-pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Options) -> Caps {
+pub(super) fn caps(
+    device: &wgpu::Device,
+    info: &wgpu::AdapterInfo,
+    matrices: Vec<(DType, u32)>,
+    options: &Options,
+) -> Caps {
     let limits = device.limits();
     let same = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
     let subgroups = device.features().contains(wgpu::Features::SUBGROUP) && same;
@@ -147,6 +188,7 @@ pub(super) fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo, options: &Op
         buffer: limits.max_buffer_size,
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         subgroup: subgroups.then_some(info.subgroup_min_size),
+        matrices,
         cpu,
         threads: if cpu { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 },
         turns: if info.name.contains("llvmpipe") { LLVMPIPE_TURNS } else { usize::MAX },

@@ -23,7 +23,7 @@ pub use readback::Readback;
 pub use trial::Tuned;
 
 use crate::graph::choose::Choices;
-use crate::graph::{Caps, Function};
+use crate::graph::{Caps, DType, Function};
 use crate::tune::ChoiceFile;
 use crate::{Error, Result};
 use pipeline::Pipelines;
@@ -80,18 +80,21 @@ impl Gpu {
     /// Works on an app's own device and queue, within the limits and features that it asked for. Nothing is submitted
     /// by [`Program::record`]; the app's error handler stays in place.
     pub fn from_wgpu(device: &wgpu::Device, queue: &wgpu::Queue) -> Gpu {
-        Gpu::assemble(device.clone(), queue.clone(), device.adapter_info(), &Options::default(), Arc::default())
+        let info = device.adapter_info();
+        // Only the adapter knows the sizes of its cooperative matrices.
+        Gpu::assemble(device.clone(), queue.clone(), info, Vec::new(), &Options::default(), Arc::default())
     }
 
     fn assemble(
         device: wgpu::Device,
         queue: wgpu::Queue,
         info: wgpu::AdapterInfo,
+        matrices: Vec<(DType, u32)>,
         options: &Options,
         lost: Arc<Mutex<Option<String>>>,
     ) -> Gpu {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let caps = adapter::caps(&device, &info, options);
+        let caps = adapter::caps(&device, &info, matrices, options);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let tuning = options.tune.then(|| ChoiceFile::of(&info, &caps, options.checked));
         let stored = || tuning.as_ref().map(ChoiceFile::load).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! What a device can do, as plain data: the graph's passes choose kernels by it without touching a device.
 
+use super::DType;
+
 /// The limits and abilities that kernels are chosen by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caps {
@@ -19,6 +21,8 @@ pub struct Caps {
     pub alignment: u64,
     /// The subgroup size, where subgroup operations exist and the size is known to be this one.
     pub subgroup: Option<u32>,
+    /// Cooperative matrices that the device multiplies, summing in f32: the factors' type, and rows and columns, 8 or 16.
+    pub matrices: Vec<(DType, u32)>,
     /// The adapter is a CPU: a workgroup's invocations are SIMD lanes, workgroup memory and barriers are slow.
     pub cpu: bool,
     /// Workgroups that run at the same time on a CPU adapter; 0 on others.
@@ -49,6 +53,7 @@ impl Caps {
             buffer: 256 << 20,
             alignment: 256,
             subgroup: None,
+            matrices: Vec::new(),
             cpu: false,
             threads: 0,
             turns: usize::MAX,

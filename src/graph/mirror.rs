@@ -143,11 +143,15 @@ fn through_texture(source: &str, binding: usize) -> Option<(String, Texel)> {
         false if element == PAIR => format!("{PAIR}({}.x, {}.x)", load("(2u * i)"), load("(2u * i + 1u)")),
         false => load("i") + ".x",
     };
-    let mut text = format!(
+    // Directives come first.
+    let (directives, others): (Vec<_>, Vec<_>) =
+        items(source).into_iter().partition(|item| item.starts_with("enable "));
+    let mut text: String = directives.iter().map(|directive| format!("{directive}\n")).collect();
+    text += &format!(
         "{head} {name}: texture_storage_2d<{}, read>;\nfn {name}_texel(i: u32) -> {element} {{\n    return {value};\n}}\n",
         texel.format()
     );
-    for item in items(source).into_iter().filter(|item| !item.starts_with(&head)) {
+    for item in others.into_iter().filter(|item| !item.starts_with(&head)) {
         text += &if globals(item).contains(name) { calls(item, name)? } else { item.to_string() };
         text.push('\n');
     }

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+const ENABLE_F16: &str = "enable f16;";
+
 /// `text` without comments and without the top-level items that `entry` does not reach.
 pub(super) fn shake(text: &str, entry: &str) -> String {
     let text = uncommented(text);
@@ -16,7 +18,9 @@ pub(super) fn shake(text: &str, entry: &str) -> String {
         }
     }
     let kept: Vec<&str> = items.iter().enumerate().filter(|(n, _)| kept.contains(n)).map(|(_, item)| *item).collect();
-    kept.join("\n") + "\n"
+    // Where there is no f16, the device need not have it.
+    let f16 = kept.iter().any(|item| *item != ENABLE_F16 && globals(item).contains("f16"));
+    kept.into_iter().filter(|item| f16 || *item != ENABLE_F16).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn uncommented(text: &str) -> String {

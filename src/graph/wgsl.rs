@@ -17,12 +17,13 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 12] = [
+const LIBRARY: [Shader; 13] = [
     shader!("math.wgsl"),
     shader!("half.wgsl"),
     shader!("random.wgsl"),
     shader!("grid.wgsl"),
     shader!("gemm.wgsl"),
+    shader!("operands.wgsl"),
     shader!("conv2d.wgsl"),
     shader!("conv2d_pixels.wgsl"),
     shader!("team.wgsl"),

@@ -1,6 +1,6 @@
 //! What products, convolutions and their gradients share: shapes of the kernels in `shaders/gemm.wgsl`.
 
-use crate::graph::{Arg, Candidate, Caps, Kernel};
+use crate::graph::{Arg, Candidate, Caps, DType, Kernel};
 use crate::shader;
 
 /// How far a window of `taps` reaches and how long the padded image is, along one axis.
@@ -144,6 +144,50 @@ pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Cap
         kernel = kernel.replace("from_lane", SHUFFLE);
     }
     split("quads", kernel, groups, splits, e.count(), behind, caps)
+}
+
+/// The kernel of `shaders/matrices.wgsl`, where the device multiplies cooperative matrices of this type. The tuner takes
+/// it if it is right and fast there; it is never the default.
+pub(crate) fn matrices(
+    make: impl Fn(Kernel) -> Kernel,
+    e: Extents,
+    dtype: DType,
+    [a_along_k, b_along_k]: [bool; 2],
+    behind: &[Arg],
+    caps: &Caps,
+) -> Option<Candidate> {
+    let lanes = caps.subgroup? as usize;
+    let &(_, size) = caps.matrices.iter().filter(|(of, _)| *of == dtype).max_by_key(|(_, size)| *size)?;
+    let (side, depth) = (4 * size as usize, 2 * size as usize);
+    let bytes = if dtype == DType::F16 { 2 } else { 4 };
+    let line = |along: bool| if along { side * (depth + 8) } else { depth * (side + 8) };
+    let memory = (line(a_along_k) + line(b_along_k)) * bytes + 16 * (size * size) as usize;
+    let fits = memory <= caps.workgroup_memory as usize && 4 * lanes <= caps.invocations as usize;
+    if !fits || !(side * depth).is_multiple_of(16 * lanes) {
+        return None;
+    }
+    let name = if size == 16 { "matrices_16" } else { "matrices_8" };
+    let of = |role: &str, element: &str| format!("coop_mat{size}x{size}<{element}, {role}>;");
+    let element = dtype.to_string();
+    let mut kernel = e
+        .set(make(Kernel::new(shader!("matrices.wgsl"), "matrices")))
+        .set("SIZE", size)
+        .set("SUBGROUP", lanes)
+        .replace("Element", format!("alias Element = {element};"))
+        .replace("Left", format!("alias Left = {}", of("A", &element)))
+        .replace("Right", format!("alias Right = {}", of("B", &element)))
+        .replace("Sum", format!("alias Sum = {}", of("C", "f32")))
+        .bind([Arg::In(0), Arg::In(1)]);
+    if !a_along_k {
+        kernel = kernel.choose("left_at", "left_along_m");
+    }
+    if b_along_k {
+        kernel = kernel.choose("right_at", "right_along_k");
+    }
+    let groups = e.batches * e.m.div_ceil(side) * e.n.div_ceil(side);
+    let splits = if groups >= 128 { 1 } else { (256 / groups.max(1)).min(e.k / 256).max(1) };
+    let splits = splits.max(e.k.div_ceil(depth).div_ceil(caps.turns / 8));
+    Some(split(name, kernel, groups, splits, e.count(), behind, caps))
 }
 
 /// One dispatch for products of dense matrices within a candidate of another op; `args` are A, B and the result. K is a

@@ -114,8 +114,8 @@ impl Op for Matmul {
         let a = Operand::new(&io.view(0), &batch, self.transpose_a);
         let b = Operand::new(&io.view(1), &batch, self.transpose_b);
         let bias = (io.inputs.len() > 2).then(|| gemm::bias(false, 3));
-        let make = |entry| {
-            let kernel = Kernel::new(shader!("matmul.wgsl"), entry)
+        let settle = |kernel: Kernel| {
+            let kernel = kernel
                 .set("A_M", a.rows as usize)
                 .set("A_K", a.columns as usize)
                 .set("B_K", b.rows as usize)
@@ -135,6 +135,7 @@ impl Op for Matmul {
             let kernel = halves(kernel, 1, ["b_at", "b_half_at", "b_four", "b_four_halves"]);
             bias.iter().fold(kernel, |kernel, (name, text)| kernel.replace(*name, text.clone()))
         };
+        let make = |entry| settle(Kernel::new(shader!("matmul.wgsl"), entry));
         let extents = Extents { batches: batch.elements(), m, n, k };
         let behind: &[Arg] = if bias.is_some() { &[Arg::In(2)] } else { &[] };
         // Operands and result consist of whole vec4s.
@@ -152,11 +153,15 @@ impl Op for Matmul {
             }
             gemm::quads(kernel, extents, behind, caps)
         });
+        let (types, along) = ([io.inputs[0].dtype, io.inputs[1].dtype], [a.columns == 1, b.columns != 1]);
+        let matrices = (whole && types[0] == types[1] && m > 0 && n > 0)
+            .then(|| gemm::matrices(settle, extents, types[0], along, behind, caps))
+            .flatten();
         let others = gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps);
         if caps.cpu {
-            quads.into_iter().chain(others).chain(few).collect()
+            quads.into_iter().chain(others).chain(few).chain(matrices).collect()
         } else {
-            few.into_iter().chain(others).collect()
+            few.into_iter().chain(others).chain(matrices).collect()
         }
     }
 

@@ -4,15 +4,21 @@
 use super::file::CacheFile;
 use crate::gpu::{RawBuffer, Trust};
 use crate::graph::{Kernel, wgsl};
-use crate::{Gpu, Result, shader};
+use crate::{DType, Gpu, Result, shader};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A device's measured limits.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Roofline {
     /// f32 multiply-adds from registers, in GFLOP/s.
     pub arithmetic: f64,
+    /// The same of f16 in pairs, where shaders have it.
+    pub halves: Option<f64>,
+    /// Products of cooperative matrices in registers, summed in f32, where the device has them: what is multiplied (as
+    /// `f16 16x16`), and GFLOP/s.
+    pub matrices: Vec<(String, f64)>,
     /// Reading storage buffers, in GB/s.
     pub read: f64,
     /// Copying from one to another, read and written, in GB/s.
@@ -51,9 +57,15 @@ impl Roofline {
         self.read.max(self.copy).max(self.triad)
     }
 
-    /// The least time for this many operations and bytes in microseconds, and the roof that sets it.
-    pub fn bound(&self, flops: f64, bytes: f64) -> (f64, Roof) {
-        let (compute, memory) = (flops / self.arithmetic / 1e3, bytes / self.memory() / 1e3);
+    /// The rate of sums in f32 of products of this type, by whichever units are fastest.
+    fn products(&self, factors: DType) -> f64 {
+        let of = |(name, _): &&(String, f64)| name.starts_with(&factors.to_string());
+        self.matrices.iter().filter(of).map(|(_, rate)| *rate).fold(self.arithmetic, f64::max)
+    }
+
+    /// The least time for this many operations on such factors and bytes in microseconds, and the roof that sets it.
+    pub fn bound(&self, factors: DType, flops: f64, bytes: f64) -> (f64, Roof) {
+        let (compute, memory) = (flops / self.products(factors) / 1e3, bytes / self.memory() / 1e3);
         if compute >= memory { (compute, Roof::Compute) } else { (memory, Roof::Memory) }
     }
 
@@ -87,8 +99,17 @@ impl Roofline {
             rates.into_iter().collect::<Result<Vec<f64>>>().map(|rates| rates.into_iter().fold(0.0, f64::max))
         };
         let memory = |entry: &'static str| best(ELEMENTS.map(|element| bandwidth(gpu, entry, element)).into());
+        let halves = gpu.device().features().contains(wgpu::Features::SHADER_F16);
+        let matrices = gpu.caps().matrices.iter();
         Ok(Roofline {
-            arithmetic: best(CHAINS.map(|chains| arithmetic(gpu, chains)).into())?,
+            arithmetic: best(CHAINS.map(|chains| arithmetic(gpu, chains, false)).into())?,
+            halves: match halves {
+                true => Some(best(CHAINS.map(|chains| arithmetic(gpu, chains, true)).into())?),
+                false => None,
+            },
+            matrices: matrices
+                .map(|of| Ok((format!("{} {1}x{1}", of.0, of.1), products(gpu, *of)?)))
+                .collect::<Result<_>>()?,
             read: memory("read_memory")?,
             copy: memory("copy_memory")?,
             triad: memory("triad_memory")?,
@@ -99,7 +120,8 @@ impl Roofline {
     /// As JSON.
     pub fn to_value(&self) -> Value {
         json!({
-            "arithmetic_gflops": self.arithmetic, "read_gbps": self.read, "copy_gbps": self.copy,
+            "arithmetic_gflops": self.arithmetic, "halves_gflops": self.halves,
+            "matrices_gflops": self.matrices.iter().cloned().collect::<BTreeMap<_, _>>(), "read_gbps": self.read, "copy_gbps": self.copy,
             "triad_gbps": self.triad, "workgroup_gbps": self.workgroup,
         })
     }
@@ -108,6 +130,13 @@ impl Roofline {
         let number = |key: &str| value.get(key)?.as_f64().filter(|number| *number > 0.0);
         Some(Roofline {
             arithmetic: number("arithmetic_gflops")?,
+            halves: number("halves_gflops"),
+            matrices: value
+                .get("matrices_gflops")?
+                .as_object()?
+                .iter()
+                .map(|(k, v)| Some((k.clone(), v.as_f64()?)))
+                .collect::<Option<_>>()?,
             read: number("read_gbps")?,
             copy: number("copy_gbps")?,
             triad: number("triad_gbps")?,
@@ -118,10 +147,13 @@ impl Roofline {
 
 impl fmt::Display for Roofline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Roofline { arithmetic, read, copy, triad, workgroup } = self;
+        let Roofline { arithmetic, halves, matrices, read, copy, triad, workgroup } = self;
+        write!(f, "arithmetic {arithmetic:.1}")?;
+        halves.iter().try_for_each(|rate| write!(f, ", f16 {rate:.1}"))?;
+        matrices.iter().try_for_each(|(name, rate)| write!(f, ", matrices {name} {rate:.1}"))?;
         write!(
             f,
-            "arithmetic {arithmetic:.1} GFLOP/s; memory: read {read:.1}, copy {copy:.1}, triad {triad:.1} GB/s; \
+            " GFLOP/s; memory: read {read:.1}, copy {copy:.1}, triad {triad:.1} GB/s; \
              workgroup memory {workgroup:.1} GB/s"
         )
     }
@@ -153,10 +185,38 @@ fn buffer(binding: u32, words: usize) -> RawBuffer {
     RawBuffer { group: 0, binding, uniform: false, words: vec![0.5f32.to_bits(); words] }
 }
 
-fn arithmetic(gpu: &Gpu, chains: usize) -> Result<f64> {
+/// Multiply-adds of f32, or of f16 in pairs.
+fn arithmetic(gpu: &Gpu, chains: usize, halves: bool) -> Result<f64> {
     const TURNS: usize = 4096;
-    let kernel = kernel("arithmetic").set("CHAINS", chains).set("TURNS", TURNS).grid(gpu.caps().fold(INVOCATIONS / 64));
-    rate(gpu, &kernel, &[buffer(3, INVOCATIONS)], (2 * chains * TURNS * INVOCATIONS) as f64)
+    let mut kernel =
+        kernel("arithmetic").set("CHAINS", chains).set("TURNS", TURNS).grid(gpu.caps().fold(INVOCATIONS / 64));
+    if halves {
+        kernel = kernel.replace("Number", "alias Number = vec2<f16>;");
+        kernel = kernel.choose("number", "pair").choose("sum_of", "sum_of_pair");
+    }
+    let width = if halves { 2 } else { 1 };
+    rate(gpu, &kernel, &[buffer(3, INVOCATIONS)], (2 * width * chains * TURNS * INVOCATIONS) as f64)
+}
+
+/// Chains of products of cooperative matrices, eight in each subgroup.
+fn products(gpu: &Gpu, (dtype, size): (DType, u32)) -> Result<f64> {
+    const TURNS: usize = 1024;
+    const SUBGROUPS: usize = 4;
+    let lanes = gpu.caps().subgroup.unwrap_or(1) as usize;
+    let groups = INVOCATIONS / (SUBGROUPS * lanes);
+    let of = |role: &str, element: &str| format!("coop_mat{size}x{size}<{element}, {role}>;");
+    let element = dtype.to_string();
+    let kernel = Kernel::new(shader!("roofline_matrices.wgsl"), "products")
+        .set("TURNS", TURNS)
+        .set("SIZE", size)
+        .set("GROUP", SUBGROUPS * lanes)
+        .replace("Element", format!("alias Element = {element};"))
+        .replace("Left", format!("alias Left = {}", of("A", &element)))
+        .replace("Right", format!("alias Right = {}", of("B", &element)))
+        .replace("Sum", format!("alias Sum = {}", of("C", "f32")))
+        .grid(gpu.caps().fold(groups));
+    let work = 2 * 8 * TURNS * SUBGROUPS * groups * size.pow(3) as usize;
+    rate(gpu, &kernel, &[buffer(0, groups * (size * size) as usize)], work as f64)
 }
 
 fn bandwidth(gpu: &Gpu, entry: &'static str, (element, width): (&str, usize)) -> Result<f64> {
@@ -190,9 +250,12 @@ mod tests {
 
     #[test]
     fn the_lower_roof_bounds() {
-        let roofline = Roofline { arithmetic: 100.0, read: 10.0, copy: 20.0, triad: 15.0, workgroup: 1.0 };
-        assert_eq!(roofline.bound(1e9, 1e6), (10_000.0, Roof::Compute));
-        assert_eq!(roofline.bound(1e6, 1e9), (50_000.0, Roof::Memory));
+        let matrices = vec![("f16 16x16".to_string(), 400.0), ("f16 8x8".into(), 200.0)];
+        let roofline =
+            Roofline { arithmetic: 100.0, halves: None, matrices, read: 10.0, copy: 20.0, triad: 15.0, workgroup: 1.0 };
+        assert_eq!(roofline.bound(DType::F32, 1e9, 1e6), (10_000.0, Roof::Compute));
+        assert_eq!(roofline.bound(DType::F16, 1e9, 1e6), (2_500.0, Roof::Compute));
+        assert_eq!(roofline.bound(DType::F32, 1e6, 1e9), (50_000.0, Roof::Memory));
         assert_eq!(Roofline::from_value(&roofline.to_value()), Some(roofline));
         assert_eq!(Roofline::from_value(&json!({ "arithmetic_gflops": 1.0 })), None);
     }

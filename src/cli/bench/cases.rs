@@ -3,7 +3,7 @@
 use super::{networks, recurrent};
 use shadegrad::ops::{Attention, Conv2dOptions, Window};
 use shadegrad::optim::Adam;
-use shadegrad::{Function, Graph, Program, Result, Tensor};
+use shadegrad::{DType, Function, Graph, Program, Result, Tensor};
 
 /// One line of the benchmark.
 pub struct Case {
@@ -12,6 +12,8 @@ pub struct Case {
     pub flops: f64,
     /// Bytes of inputs and outputs, or 0.
     pub bytes: f64,
+    /// The type of what is multiplied.
+    pub factors: DType,
     /// Images or sequences of one call, or 0.
     pub items: f64,
     /// What an item is.
@@ -55,7 +57,8 @@ pub struct Builder {
 
 impl Case {
     pub fn new(name: impl Into<String>, build: impl Fn(&mut Builder) -> Job + 'static) -> Case {
-        Case { name: name.into(), flops: 0.0, bytes: 0.0, items: 0.0, unit: "-", build: Box::new(build) }
+        let factors = DType::F32;
+        Case { name: name.into(), flops: 0.0, bytes: 0.0, factors, items: 0.0, unit: "-", build: Box::new(build) }
     }
 
     pub fn flops(mut self, flops: usize) -> Case {
@@ -66,6 +69,12 @@ impl Case {
     /// Sets the traffic from the number of f32 values read and written.
     pub fn traffic(mut self, values: usize) -> Case {
         self.bytes = 4.0 * values as f64;
+        self
+    }
+
+    /// The factors are f16.
+    pub fn halves(mut self) -> Case {
+        self.factors = DType::F16;
         self
     }
 
@@ -88,6 +97,14 @@ impl Builder {
     /// An input filled with [`random`] numbers.
     pub fn input<const N: usize>(&mut self, shape: [usize; N], seed: u32, scale: f32) -> Tensor {
         let tensor = self.graph.input(shape);
+        let values = random(tensor.elements(), seed, scale);
+        self.data.push((tensor.clone(), Data::Float(values)));
+        tensor
+    }
+
+    /// The same, of f16.
+    pub fn halves<const N: usize>(&mut self, shape: [usize; N], seed: u32, scale: f32) -> Tensor {
+        let tensor = self.graph.input_f16(shape);
         let values = random(tensor.elements(), seed, scale);
         self.data.push((tensor.clone(), Data::Float(values)));
         tensor

@@ -129,7 +129,7 @@ mod tests {
     fn every_case_is_in_the_picture() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("roof.svg");
-        let roofline = Roofline { arithmetic: 100.0, read: 10.0, copy: 20.0, triad: 15.0, workgroup: 1.0 };
+        let roofline = Roofline { arithmetic: 100.0, read: 10.0, copy: 20.0, triad: 15.0, ..Roofline::default() };
         let changes = [Change { name: "first".into(), before: 1.0, now: 1.5 }];
         draw(&path, "a device", &roofline, &[row("first", 100.0), row("second", 1.0)], &changes).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

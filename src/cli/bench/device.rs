@@ -33,8 +33,10 @@ pub fn run(args: &Args) -> Result<()> {
         value["read_back_us"] = launch.read_back.into();
         return say(&value.to_string());
     }
-    let rows = [
-        ("arithmetic, f32 multiply and add", roofline.arithmetic, "GFLOP/s"),
+    let first = [("arithmetic, f32 multiply and add", roofline.arithmetic, "GFLOP/s")];
+    let halves = roofline.halves.map(|rate| ("arithmetic, f16 in pairs".to_string(), rate, "GFLOP/s"));
+    let products = |(name, rate): &(String, f64)| (format!("cooperative matrices, {name}"), *rate, "GFLOP/s");
+    let rest = [
         ("reading memory", roofline.read, "GB/s"),
         ("copying memory, read and written", roofline.copy, "GB/s"),
         ("y = x + 3 z", roofline.triad, "GB/s"),
@@ -44,5 +46,8 @@ pub fn run(args: &Args) -> Result<()> {
         ("run and read 256 bytes", launch.read_back, "us"),
     ];
     say(&format!("{gpu}, by {clock}"))?;
-    rows.iter().try_for_each(|(what, value, unit)| say(&format!("  {what:<36}{value:>12.2} {unit}")))
+    let plain = |(what, value, unit): (&str, f64, &'static str)| (what.to_string(), value, unit);
+    let rows = first.map(plain).into_iter().chain(halves).chain(roofline.matrices.iter().map(products));
+    let mut rows = rows.chain(rest.map(plain));
+    rows.try_for_each(|(what, value, unit)| say(&format!("  {what:<36}{value:>12.2} {unit}")))
 }

@@ -20,10 +20,28 @@ pub fn all() -> Vec<Case> {
 }
 
 fn products() -> impl Iterator<Item = Case> {
-    // A transformer's layers, a vector by a matrix, and a sum much longer than the result is large.
-    let shapes =
-        [(512, 768, 768), (512, 768, 3072), (512, 3072, 768), (1, 4096, 4096), (64, 16384, 64), (127, 509, 251)];
-    shapes.into_iter().map(|(m, k, n)| cases::matmul(format!("matmul_{m}x{k}x{n}"), m, k, n))
+    // A transformer's layers, a vector by a matrix, a sum much longer than the result is large, and what fills a large GPU.
+    let shapes = [
+        (512, 768, 768),
+        (512, 768, 3072),
+        (512, 3072, 768),
+        (1, 4096, 4096),
+        (64, 16384, 64),
+        (127, 509, 251),
+        (4096, 4096, 4096),
+    ];
+    let halves = [(1024, 1024, 1024), (4096, 4096, 4096), (512, 768, 3072), (1, 4096, 4096)];
+    let full = shapes.into_iter().map(|(m, k, n)| cases::matmul(format!("matmul_{m}x{k}x{n}"), m, k, n));
+    full.chain(halves.into_iter().map(|(m, k, n)| of_halves(m, k, n)))
+}
+
+/// A layer's product of f16, its weights [n, k].
+fn of_halves(m: usize, k: usize, n: usize) -> Case {
+    let build = move |b: &mut Builder| {
+        let (x, weight) = (b.halves([m, k], 1, 2.0), b.halves([n, k], 2, 2.0));
+        b.forward(x.linear(&weight, None))
+    };
+    Case::new(format!("linear_f16_{m}x{k}x{n}"), build).flops(2 * m * k * n).halves()
 }
 
 /// One pass of a convolution.

@@ -2,6 +2,7 @@
 
 use crate::cli::say;
 use serde_json::{Value, json};
+use shadegrad::DType;
 use shadegrad::Result;
 use shadegrad::gpu::Clock;
 use shadegrad::tune::{Roof, Roofline};
@@ -52,9 +53,9 @@ impl Row {
         work / self.median / 1e3
     }
 
-    /// Sets the part of the roof that was reached.
-    pub fn under(mut self, roofline: &Roofline) -> Row {
-        let (bound, roof) = roofline.bound(self.flops, self.bytes);
+    /// Sets the part of the roof that was reached by work on factors of this type.
+    pub fn under(mut self, roofline: &Roofline, factors: DType) -> Row {
+        let (bound, roof) = roofline.bound(factors, self.flops, self.bytes);
         self.roof = (bound > 0.0).then_some((bound / self.median, roof));
         self
     }
@@ -181,8 +182,8 @@ pub mod tests {
 
     #[test]
     fn rates_and_the_part_of_the_roof_follow_from_the_median() {
-        let roofline = Roofline { arithmetic: 40.0, read: 1.0, copy: 2.0, triad: 1.0, workgroup: 1.0 };
-        let row = row("a", 200.0).under(&roofline);
+        let roofline = Roofline { arithmetic: 40.0, read: 1.0, copy: 2.0, triad: 1.0, ..Roofline::default() };
+        let row = row("a", 200.0).under(&roofline, DType::F32);
         assert_eq!((row.rate(row.flops), row.roof), (20.0, Some((0.5, Roof::Compute))));
         let cells = row.cells();
         assert_eq!(cells.len(), COLUMNS.len());

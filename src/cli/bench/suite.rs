@@ -42,6 +42,9 @@ pub struct Args {
     adapter: Option<String>,
 }
 
+/// Seconds of a run, at the device's peak, of cases that are measured without being named.
+const LONGEST: f64 = 1.0;
+
 pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     let cases = like(all, &args.only);
     if cases.is_empty() {
@@ -60,6 +63,15 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     }
     super::warn_if_busy();
     let roofline = Roofline::of(&gpu, false)?;
+    let quick = |case: &Case| !args.only.is_empty() || case.flops < LONGEST * roofline.arithmetic * 1e9;
+    let (cases, long): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(quick);
+    if !long.is_empty() {
+        let names: Vec<&str> = long.iter().map(|case| case.name.as_str()).collect();
+        log::warn!(
+            "left out, as a run takes more than a second on this device, unless they are named: {}",
+            names.join(", ")
+        );
+    }
     args.format.head(&gpu.to_string(), gpu.clock(), &roofline)?;
     let bar = ProgressBar::new(cases.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()));
@@ -68,7 +80,7 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
         bar.set_message(case.name.clone());
         match measure(&gpu, case, budget) {
             Ok(row) => {
-                let row = row.under(&roofline);
+                let row = row.under(&roofline, case.factors);
                 bar.suspend(|| args.format.row(&row))?;
                 rows.push(row);
             }

@@ -5,6 +5,7 @@ mod spec;
 use super::report::{Format, Row};
 use super::timing::{Times, on_device_in_turn, sets as sets_for};
 use crate::cli::say;
+use shadegrad::DType;
 use shadegrad::gpu::{RawBuffer, RawKernel};
 use shadegrad::translate::{Bound, Wgsl};
 use shadegrad::tune::Roofline;
@@ -170,7 +171,8 @@ impl Subject {
         let (flops, bytes, cold, clock) = (self.spec.flops.unwrap_or(0.0), self.bytes, self.cold, gpu.clock());
         let kernels = self.spec.entry.clone().unwrap_or_default();
         let name = self.name.clone();
-        Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock }.under(roofline)
+        Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock }
+            .under(roofline, DType::F32)
     }
 
     /// Says how close the results of both are after their first run, or fails where they are not the same.
