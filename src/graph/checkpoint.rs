@@ -89,7 +89,7 @@ impl Op for Checkpoint {
 
     fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
         let graph = node.x(0).graph();
-        let again = node.inputs[self.outputs..].iter().enumerate().map(|(n, t)| graph.push1(Again(n), &[t]));
+        let again = node.inputs[self.outputs..].iter().enumerate().map(|(n, t)| graph.push1(Again("again", n), &[t]));
         let again: Vec<Tensor> = again.collect();
         let salt = std::mem::replace(&mut graph.0.borrow_mut().salt, self.salt);
         let outputs = (self.part)(&again);
@@ -117,18 +117,18 @@ impl Op for Checkpoint {
 
 /// A tensor under another name: nodes that read it are not those that read the tensor itself.
 ///
-/// Its place among a part's inputs tells apart those that are the same.
-struct Again(usize);
+/// What it is for and a number - its place among a part's inputs, say - tell apart those that are the same.
+pub(super) struct Again(pub &'static str, pub usize);
 
 impl fmt::Debug for Again {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Again {}", self.0)
+        write!(f, "{} {}", self.0, self.1)
     }
 }
 
 impl Op for Again {
     fn name(&self) -> &'static str {
-        "again"
+        self.0
     }
 
     fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {

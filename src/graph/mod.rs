@@ -379,11 +379,15 @@ impl Graph {
         Update(self.add(Source::Op(Rc::new(op)), values, Vec::new()))
     }
 
-    /// Has every function that needs `tensor` perform `update`, too: for statistics that a layer keeps.
+    /// The values of `tensor`; every function that needs what this returns performs the updates, too: for statistics that
+    /// a layer keeps.
     #[track_caller]
-    pub fn upkeep(&self, tensor: &Tensor, update: Update) {
-        self.own("upkeep", [tensor]);
-        self.0.borrow_mut().upkeep.push((tensor.value().node, update));
+    pub fn upkeep(&self, tensor: &Tensor, updates: impl IntoIterator<Item = Update>) -> Tensor {
+        // A node of its own, as the layer's is not the only one that may compute these values.
+        let kept = self.push1(checkpoint::Again("kept", self.salt() as usize), &[tensor]);
+        let node = kept.value().node;
+        self.0.borrow_mut().upkeep.extend(updates.into_iter().map(|update| (node, update)));
+        kept
     }
 
     /// What a program shall compute: these outputs.
@@ -442,12 +446,20 @@ impl Function {
         (0..seen.len()).filter(|&id| seen[id]).collect()
     }
 
-    /// With the updates that go with its nodes ([`Graph::upkeep`]).
+    /// With the updates that go with its nodes ([`Graph::upkeep`]), and with those that go with theirs.
     pub(crate) fn kept_up(&self) -> Function {
-        let (nodes, mut function) = (self.nodes(), self.clone());
-        let goes_along = |(node, update): &(usize, Update)| nodes.contains(node).then_some(*update);
-        function.updates.extend(self.graph.inner().upkeep.iter().filter_map(goes_along));
-        function
+        let mut function = self.clone();
+        loop {
+            let (nodes, known) = (function.nodes(), function.updates.len());
+            let inner = self.graph.inner();
+            let new =
+                inner.upkeep.iter().filter(|(node, update)| nodes.contains(node) && !function.updates.contains(update));
+            let new: Vec<Update> = new.map(|(_, update)| *update).collect();
+            function.updates.extend(new);
+            if function.updates.len() == known {
+                return function;
+            }
+        }
     }
 
     /// Adds an output.

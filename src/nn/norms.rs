@@ -184,14 +184,16 @@ impl BatchNorm {
         Ok(())
     }
 
+    /// The batch's mean; programs that need it move the running values.
     #[track_caller]
-    fn keep(&self, x: &Tensor, batch_mean: &Tensor, batch_variance: &Tensor) {
+    fn keep(&self, x: &Tensor, batch_mean: &Tensor, batch_variance: &Tensor) -> Tensor {
         let (g, count) = (x.graph(), (x.elements() / x.shape()[1]) as f32);
         let unbiased = batch_variance * (count / (count - 1.0));
-        for (running, batch) in [(&self.mean, batch_mean), (&self.variance, &unbiased)] {
+        let updates = [(&self.mean, batch_mean), (&self.variance, &unbiased)].map(|(running, batch)| {
             let next = g.param(running) * (1.0 - self.momentum) + batch.detach() * self.momentum;
-            g.upkeep(batch_mean, g.assign(running, &next));
-        }
+            g.assign(running, &next)
+        });
+        g.upkeep(batch_mean, updates)
     }
 }
 
@@ -205,8 +207,7 @@ impl Module for BatchNorm {
                 return x.graph().poison("batch_norm", message);
             }
             let (mean, variance) = x.batch_statistics();
-            self.keep(x, &mean, &variance);
-            (mean, variance)
+            (self.keep(x, &mean, &variance), variance)
         } else {
             (x.graph().param(&self.mean), x.graph().param(&self.variance))
         };
