@@ -3,7 +3,7 @@
 // include: random.wgsl
 // include: grid.wgsl
 
-// vec4s in the output; one per invocation, so that neighbours touch neighbouring memory.
+// vec4s (or pairs of them) in the output; one per invocation, so that neighbours touch neighbouring memory.
 const COUNT = 1u;
 
 alias Element = f32;
@@ -34,6 +34,28 @@ fn pointwise(
     let q = group_index(group, groups) * 64u + lane;
     if (q < COUNT) {
         store(q, value4(q));
+    }
+}
+
+// Eight elements for each invocation, where a driver loads and stores wide words at the price of narrow ones.
+alias Pair = array<vec4<f32>, 2>;
+
+@group(0) @binding(0) var<storage, read_write> y_pairs: array<Pair>;
+
+// Elements 8o to 8o + 7 of the result.
+fn pair(o: u32) -> Pair {
+    return Pair();
+}
+
+@compute @workgroup_size(64)
+fn pairs(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let o = group_index(group, groups) * 64u + lane;
+    if (o < COUNT) {
+        y_pairs[o] = pair(o);
     }
 }
 

@@ -272,7 +272,7 @@ fn training(optimizer: Optimizer) -> Function {
 }
 
 /// The kinds of devices whose kernels differ.
-fn kinds() -> [(&'static str, Caps); 6] {
+fn kinds() -> [(&'static str, Caps); 7] {
     let cpu = Caps { cpu: true, ..Caps::webgpu() };
     [
         ("a GPU within WebGPU's limits", Caps::webgpu()),
@@ -283,7 +283,8 @@ fn kinds() -> [(&'static str, Caps); 6] {
         ),
         ("a CPU adapter without subgroups", cpu.clone()),
         ("a CPU adapter with subgroups of 8", Caps { subgroup: Some(8), ..cpu.clone() }),
-        ("a CPU adapter with texture operands", Caps { mirrors: 4, ..cpu }),
+        ("a CPU adapter with texture operands", Caps { mirrors: 4, ..cpu.clone() }),
+        ("a CPU adapter with 64-bit words", Caps { wide: true, subgroup: Some(8), ..cpu }),
     ]
 }
 
@@ -333,6 +334,10 @@ fn is_portable(text: &str) -> bool {
 
 fn translate(name: &str, text: &str, entry: &str) -> shadegrad::Result<()> {
     let wgsl = Wgsl::parse(name, text)?;
+    if text.contains("u64") {
+        // For CPU adapters, on Vulkan.
+        return wgsl.spirv(entry).map(drop);
+    }
     if text.starts_with("enable wgpu_cooperative_matrix;") {
         // Only Vulkan and Metal have them.
         wgsl.spirv(entry)?;
@@ -360,6 +365,8 @@ fn every_variant_translates_to_every_language() {
         }
     }
     println!("{} shader variants", shaders.len());
+    let wide = shaders.keys().filter(|text| text.contains("u64")).count();
+    assert!(wide >= 100, "only {wide} move 64-bit words");
     let matrices = shaders.values().filter(|(_, entry)| *entry == "matrices").count();
     assert!(matrices >= 4, "only {matrices} of cooperative matrices");
     assert!(shaders.len() > 200, "only {} variants were found", shaders.len());

@@ -130,6 +130,7 @@ impl Gpu {
 const FEATURES: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SHADER_INT64)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
 /// wgpu's leave to use cooperative matrices.
@@ -194,6 +195,8 @@ pub(super) fn caps(
         turns: if info.name.contains("llvmpipe") { LLVMPIPE_TURNS } else { usize::MAX },
         mirrors: mirrors as usize,
         mirrors_from: if options.mirrors.is_some() { 0 } else { MIRRORS_FROM },
+        // The sanitizer tells floats by their types.
+        wide: cpu && !options.sanitize && device.features().contains(wgpu::Features::SHADER_INT64),
         candidate: options.candidate,
         guard: if options.sanitize { sanitize::GUARD_BYTES } else { 0 },
     }

@@ -34,6 +34,8 @@ pub struct Caps {
     pub mirrors: usize,
     /// Operations or elements that a dispatch must be worth to have its operands copied into textures.
     pub mirrors_from: u64,
+    /// Move vectors in 64-bit words (see `wide.rs`).
+    pub wide: bool,
     /// Take the n-th candidate (modulo their number) of every op, whatever was chosen.
     pub candidate: Option<usize>,
     /// Bytes left unused after every region of memory, so that writes past its end can be seen there; 0 but under the
@@ -59,6 +61,7 @@ impl Caps {
             turns: usize::MAX,
             mirrors: 0,
             mirrors_from: 0,
+            wide: false,
             candidate: None,
             guard: 0,
         }

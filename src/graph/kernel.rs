@@ -122,6 +122,9 @@ pub struct Kernel {
     pub choices: Vec<(&'static str, &'static str)>,
     /// Binding 0, 1, 2...
     pub args: Vec<Arg>,
+    /// Those whose elements are read once, neighbours together, so that a copy of them would not pay (see
+    /// [`super::mirror`]).
+    pub streamed: Vec<usize>,
     /// Workgroups.
     pub grid: [u32; 3],
 }
@@ -136,6 +139,7 @@ impl Kernel {
             functions: Vec::new(),
             choices: Vec::new(),
             args: Vec::new(),
+            streamed: Vec::new(),
             grid: [1; 3],
         }
     }
@@ -161,6 +165,13 @@ impl Kernel {
     /// Appends bindings.
     pub fn bind(mut self, args: impl IntoIterator<Item = Arg>) -> Self {
         self.args.extend(args);
+        self
+    }
+
+    /// Appends a binding whose elements are read once, neighbours together.
+    pub fn stream(mut self, arg: Arg) -> Self {
+        self.streamed.push(self.args.len());
+        self.args.push(arg);
         self
     }
 

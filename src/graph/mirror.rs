@@ -5,7 +5,7 @@
 //! texture runs at the speed of memory. So, where an adapter wants it ([`Caps::mirrors`]), heavy dispatches read
 //! copies of their operands that are made right before. No op and no shader knows of it: `x[i]` is rewritten.
 
-use super::plan::{Binding, Plan, Step};
+use super::plan::{Plan, Step};
 use super::shake::{globals, identifiers, items};
 use super::{Caps, DType};
 use std::collections::HashMap;
@@ -85,15 +85,18 @@ pub(super) fn mirror(plan: &mut Plan, caps: &Caps) {
         if work < caps.mirrors_from {
             continue;
         }
+        let kernel = &step.kernel;
         // A table of which little is read is not worth copying, although an element is copied in a fraction of the time
         // that a load takes.
         let mut taken: Vec<usize> = step.bindings.iter().filter_map(|binding| binding.texture).collect();
-        let worth = |b: &Binding| {
+        let worth = |&n: &usize| {
+            let b = &step.bindings[n];
             let elements = b.region.bytes as u64 / 4;
-            !b.writes && elements > 0 && (elements <= 8 * work || caps.mirrors_from == 0)
+            let pays = elements <= 8 * work && !kernel.streamed.contains(&n);
+            !b.writes && elements > 0 && (pays || caps.mirrors_from == 0)
         };
         // Kernels bind first what they read most.
-        let chosen: Vec<usize> = (0..step.bindings.len()).filter(|&n| worth(&step.bindings[n])).collect();
+        let chosen: Vec<usize> = (0..step.bindings.len()).filter(worth).collect();
         for binding in chosen {
             if taken.len() < caps.mirrors {
                 taken.extend(attach(step, binding, &mut plan.textures, &taken, caps.guard));

@@ -19,6 +19,7 @@ pub mod plan;
 mod shake;
 mod tensor;
 pub mod wgsl;
+mod wide;
 
 pub use caps::Caps;
 pub use desc::{DType, Desc, Shape};

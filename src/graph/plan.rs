@@ -3,6 +3,7 @@
 use super::choose::{self, Choices, Work};
 use super::fuse::{Fused, Unit, fuse};
 use super::mirror::{self, Texel, Texture};
+use super::wide;
 use super::{
     Allowed, Arg, Candidate, Caps, DType, Desc, Function, Inner, Io, Kernel, Param, Place, Source, Value, wgsl,
 };
@@ -537,6 +538,7 @@ impl<'a> Planner<'a> {
         let Planner { caps, buffers, textures, steps, inputs, works, .. } = self;
         let mut plan = Plan { buffers, textures, steps, inputs, outputs: ports, works };
         mirror::mirror(&mut plan, caps);
+        wide::widen(&mut plan, caps);
         Ok(plan)
     }
 

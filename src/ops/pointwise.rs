@@ -28,18 +28,39 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     let mut bindings = Bindings::new(expr, 0, 1);
     let turned = expr.operands.iter().enumerate().find_map(|(n, operand)| Some((n, Turned::of(operand)?)));
     let turned = turned.filter(|(n, _)| bindings.alone(*n));
-    let body = bindings.value4(expr, desc.elements(), turned.as_ref().map(|(n, _)| *n));
+    let pairs = caps.wide && turned.is_none() && desc.elements().is_multiple_of(8) && expr.dtype != DType::F16;
+    // The operands that `value4` is given.
+    let given: Vec<usize> = match &turned {
+        Some((n, _)) => vec![*n],
+        None if pairs => (0..expr.operands.len()).filter(|&n| bindings.is_pairs(expr, n)).collect(),
+        None => Vec::new(),
+    };
+    let (entry, name, replaced) = match &turned {
+        Some(_) => ("transpose", "value4_of_turned", "value4_of_turned"),
+        None if pairs => ("pairs", "value4_of_pair", "pair"),
+        None => ("pointwise", "value4", "value4"),
+    };
+    let mut body = bindings.value4(name, expr, desc.elements(), &given);
+    if pairs {
+        body += &bindings.pair(&given);
+    }
     let element = expr.dtype.wgsl();
-    let mut kernel = Kernel::new(shader!("pointwise.wgsl"), if turned.is_some() { "transpose" } else { "pointwise" })
+    let mut kernel = Kernel::new(shader!("pointwise.wgsl"), entry)
         .replace("Element", format!("alias Element = {element};"))
-        .replace(if turned.is_some() { "value4_of_turned" } else { "value4" }, bindings.declarations() + &body)
-        .bind([Arg::Out(0)].into_iter().chain(bindings.args));
+        .replace("Pair", format!("alias Pair = array<vec4<{element}>, 2>;"))
+        .replace(replaced, bindings.declarations(if pairs { &given } else { &[] }) + &body)
+        .bind([Arg::Out(0)]);
+    for (arg, (slot, ..)) in bindings.args.iter().zip(&bindings.types) {
+        let mut readers = expr.operands.iter().zip(&bindings.slots).filter(|(_, of)| *of == slot);
+        let streams = readers.all(|(operand, _)| four(operand) == Four::Vector);
+        kernel = if streams { kernel.stream(arg.clone()) } else { kernel.bind([arg.clone()]) };
+    }
     if expr.dtype == DType::F16 {
         kernel = kernel.choose("store", "store_halves");
     }
     match turned {
         None => {
-            let count = desc.elements().div_ceil(4);
+            let count = desc.elements().div_ceil(if pairs { 8 } else { 4 });
             kernel.set("COUNT", count).grid(caps.fold(count.div_ceil(64)))
         }
         Some((n, turned)) => {
@@ -107,7 +128,7 @@ impl Turned {
 /// Makes `expr` the epilogue of a kernel of an op with `inputs` inputs of its own.
 pub(crate) fn attach(expr: &Expr, inputs: usize, kernel: &mut Kernel) {
     let bindings = Bindings::new(expr, inputs, kernel.args.len());
-    let mut body = String::from("// include: math.wgsl\n// include: random.wgsl\n") + &bindings.declarations();
+    let mut body = String::from("// include: math.wgsl\n// include: random.wgsl\n") + &bindings.declarations(&[]);
     body.push_str("fn epilogue(v: f32, i: u32) -> f32 {\n");
     for (n, operand) in expr.operands.iter().enumerate() {
         let _ = writeln!(body, "    let e{n} = {};", load(bindings.slots[n], operand.dtype, &operand.place("i")));
@@ -173,9 +194,11 @@ impl Bindings {
         bindings
     }
 
-    fn declarations(&self) -> String {
+    /// Their declarations; those of the operands `pairs` hold pairs of vec4s.
+    fn declarations(&self, pairs: &[usize]) -> String {
         let declare = |(slot, dtype, vector): &(u32, DType, bool)| {
             let element = match (dtype, vector) {
+                _ if pairs.iter().any(|&n| self.slots[n] == *slot) => "array<vec4<f32>, 2>".into(),
                 (DType::F16, true) => "vec2<u32>".into(),
                 (DType::F16, false) => "u32".into(),
                 (_, true) => format!("vec4<{dtype}>"),
@@ -191,25 +214,40 @@ impl Bindings {
         self.slots.iter().filter(|slot| **slot == self.slots[n]).count() == 1
     }
 
-    /// `value` for one element and `value4` for four, which is given operand `turned` instead of reading it.
-    fn value4(&mut self, expr: &Expr, elements: usize, turned: Option<usize>) -> String {
+    /// Whether operand `n` can be read in pairs of vec4s.
+    fn is_pairs(&self, expr: &Expr, n: usize) -> bool {
+        let operand = &expr.operands[n];
+        operand.dtype == DType::F32 && operand.path.is_empty() && self.alone(n)
+    }
+
+    /// `pair`: two vec4s of the result, from the operands `given` in pairs and the others.
+    fn pair(&self, given: &[usize]) -> String {
+        let load = |n: &usize| format!("    let p{n} = f{}[o];\n", self.slots[*n]);
+        let call = |half: usize| {
+            let arguments: String = given.iter().map(|n| format!(", p{n}[{half}]")).collect();
+            format!("value4_of_pair(2u * o + {half}u{arguments})")
+        };
+        let loads: String = given.iter().map(load).collect();
+        format!("fn pair(o: u32) -> Pair {{\n{loads}    return Pair({}, {});\n}}\n", call(0), call(1))
+    }
+
+    /// `value` for one element and `name` for four, which is given some operands instead of reading them.
+    fn value4(&mut self, name: &str, expr: &Expr, elements: usize, given: &[usize]) -> String {
         let parameters: String =
             expr.operands.iter().enumerate().map(|(n, o)| format!(", e{n}: {}", o.dtype.wgsl())).collect();
         let mut body = format!("fn value(i: u32{parameters}) -> Element {{\n");
         for line in &expr.lines {
             let _ = writeln!(body, "    {line}");
         }
-        let name = if turned.is_some() { "value4_of_turned" } else { "value4" };
-        let given = turned.map_or(String::new(), |n| format!(", e{n}: vec4<{}>", expr.operands[n].dtype.wgsl()));
+        let parameter = |n: &usize| format!(", e{n}: vec4<{}>", expr.operands[*n].dtype.wgsl());
+        let parameters: String = given.iter().map(parameter).collect();
         let _ = write!(
             body,
-            "    return {};\n}}\nfn {name}(q: u32{given}) -> vec4<Element> {{\n    let i = q * 4u;\n",
+            "    return {};\n}}\nfn {name}(q: u32{parameters}) -> vec4<Element> {{\n    let i = q * 4u;\n",
             expr.result
         );
         let mut fours: Vec<Four> = expr.operands.iter().map(four).collect();
-        if let Some(n) = turned {
-            fours[n] = Four::Vector;
-        }
+        given.iter().for_each(|&n| fours[n] = Four::Vector);
         for (n, four) in fours.iter().enumerate() {
             let slot = self.slots[n];
             let alone = (0..fours.len()).all(|m| self.slots[m] != slot || fours[m] == Four::Vector);
@@ -222,7 +260,7 @@ impl Bindings {
             0 => format!("(i + {k}u)"),
             _ => format!("min(i + {k}u, {}u)", elements.saturating_sub(1)),
         };
-        for (n, operand) in expr.operands.iter().enumerate().filter(|(n, _)| Some(*n) != turned) {
+        for (n, operand) in expr.operands.iter().enumerate().filter(|(n, _)| !given.contains(n)) {
             let slot = self.slots[n];
             let vector = self.types.iter().any(|t| t.0 == slot && t.2);
             let (dtype, ty) = (operand.dtype, operand.dtype.wgsl());

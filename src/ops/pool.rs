@@ -126,6 +126,16 @@ impl Window {
             .grid(caps.fold(count.div_ceil(64)))
     }
 
+    /// Whether windows neither overlap nor leave gaps.
+    fn is_apart(&self) -> bool {
+        self.stride == self.kernel && self.before == [0, 0] && self.dilation == [1, 1]
+    }
+
+    /// `kernel` with this binding, an image or the results of windows.
+    fn bind(&self, kernel: Kernel, arg: Arg) -> Kernel {
+        if self.is_apart() { kernel.stream(arg) } else { kernel.bind([arg]) }
+    }
+
     fn flops(&self, y: &Desc) -> u64 {
         (y.elements() * self.kernel[0] * self.kernel[1]) as u64
     }
@@ -152,9 +162,10 @@ impl Op for MaxPool {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let kernel = self.0.kernel("max_forward", &io.inputs[0], &io.outputs[0], io.elements(), caps);
+        let kernel = self.0.bind(kernel, Arg::In(0)).bind([Arg::Out(0)]);
         let kernel = match io.used[1] {
-            true => kernel.bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]),
-            false => kernel.choose("keep", "keep_nothing").bind([Arg::In(0), Arg::Out(0)]),
+            true => kernel.bind([Arg::Out(1)]),
+            false => kernel.choose("keep", "keep_nothing"),
         };
         vec![Candidate::single("direct", kernel).turns(self.0.turns())]
     }
@@ -190,11 +201,12 @@ impl Op for MaxPoolGrad {
         let (x, y) = (&io.outputs[0], &io.inputs[0]);
         let candidate = |name, entry, count| {
             let kernel = self.0.kernel(entry, x, y, count, caps);
-            Candidate::single(name, kernel.bind([Arg::In(0), Arg::In(1), Arg::Out(0)])).turns(self.0.turns())
+            let kernel = self.0.bind(self.0.bind(kernel, Arg::In(0)), Arg::In(1));
+            Candidate::single(name, kernel.bind([Arg::Out(0)])).turns(self.0.turns())
         };
         let gather = candidate("gather", "max_backward", io.elements());
         let w = &self.0;
-        if w.stride != w.kernel || w.before != [0, 0] || w.dilation != [1, 1] {
+        if !w.is_apart() {
             return vec![gather];
         }
         let windows = x.shape[0] * x.shape[1] * x.shape[2].div_ceil(w.kernel[0]) * x.shape[3].div_ceil(w.kernel[1]);
@@ -267,7 +279,8 @@ impl Op for AvgPool {
             Some(_) => self.window.kernel("average_backward", y, x, io.elements(), caps),
             None => self.window.kernel("average_forward", x, y, io.elements(), caps),
         };
-        vec![Candidate::single("direct", kernel.bind([Arg::In(0), Arg::Out(0)])).turns(self.window.turns())]
+        let kernel = self.window.bind(kernel, Arg::In(0)).bind([Arg::Out(0)]);
+        vec![Candidate::single("direct", kernel).turns(self.window.turns())]
     }
 
     fn epilogue(&self) -> bool {

@@ -169,7 +169,8 @@ impl Op for Reduce {
                 Arg::ScratchOut(candidate.scratch.len() - 1)
             };
             let kernel = stage(entry, lines, length, splits, inner).replace("place", rule);
-            candidate.kernels.push(kernel.bind([from, to]));
+            let kernel = if entry == "reduce_vec4" { kernel.stream(from) } else { kernel.bind([from]) };
+            candidate.kernels.push(kernel.bind([to]));
             if splits == 1 {
                 return vec![candidate];
             }

@@ -252,9 +252,9 @@ impl Op for Step {
             }
             moment += elements.next_multiple_of(LANES);
         }
-        // Bindings by place; `advance` uses only two of them.
+        // Bindings behind the gradients, by place; `advance` uses only two of them.
         let args = |table: Arg, weight: usize| {
-            let mut args = vec![Arg::Pack, table, Arg::State(1), Arg::State(0), Arg::Slab(weight), Arg::State(2)];
+            let mut args = vec![table, Arg::State(1), Arg::State(0), Arg::Slab(weight), Arg::State(2)];
             if self.clip_norm {
                 args.push(Arg::In(io.inputs.len() - 1));
             }
@@ -270,9 +270,10 @@ impl Op for Step {
             let chunks = rows.len() / 4;
             let table = Arg::Table(rows.as_slice().into());
             if kernels.is_empty() {
-                kernels.push(kernel("advance").bind(args(table.clone(), *weight)));
+                kernels.push(kernel("advance").stream(Arg::Pack).bind(args(table.clone(), *weight)));
             }
-            kernels.push(kernel("step").set("CHUNKS", chunks).bind(args(table, *weight)).grid(caps.fold(chunks)));
+            let step = kernel("step").set("CHUNKS", chunks).stream(Arg::Pack).bind(args(table, *weight));
+            kernels.push(step.grid(caps.fold(chunks)));
         }
         vec![Candidate::new("chunks", kernels, Vec::new())]
     }

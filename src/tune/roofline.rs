@@ -98,8 +98,15 @@ impl Roofline {
         let best = |rates: Vec<Result<f64>>| {
             rates.into_iter().collect::<Result<Vec<f64>>>().map(|rates| rates.into_iter().fold(0.0, f64::max))
         };
-        let memory = |entry: &'static str| best(ELEMENTS.map(|element| bandwidth(gpu, entry, element)).into());
-        let halves = gpu.device().features().contains(wgpu::Features::SHADER_F16);
+        let has = |feature| gpu.device().features().contains(feature);
+        let memory = |entry: &'static str| {
+            // Words of 64 bits are only moved.
+            let elements = ELEMENTS.iter().filter(|(name, _)| {
+                !name.contains("u64") || (has(wgpu::Features::SHADER_INT64) && entry != "triad_memory")
+            });
+            best(elements.map(|element| bandwidth(gpu, entry, *element)).collect())
+        };
+        let halves = has(wgpu::Features::SHADER_F16);
         let matrices = gpu.caps().matrices.iter();
         Ok(Roofline {
             arithmetic: best(CHAINS.map(|chains| arithmetic(gpu, chains, false)).into())?,
@@ -163,7 +170,7 @@ impl fmt::Display for Roofline {
 const CHAINS: [usize; 3] = [8, 12, 24];
 
 /// What the memory kernels move at a time.
-const ELEMENTS: [(&str, usize); 2] = [("f32", 1), ("vec4<f32>", 4)];
+const ELEMENTS: [(&str, usize); 3] = [("f32", 1), ("vec4<f32>", 4), ("vec4<u64>", 8)];
 
 /// The best rate, in 10^9 per second, of a kernel that does `work` in a run.
 fn rate(gpu: &Gpu, kernel: &Kernel, buffers: &[RawBuffer], work: f64) -> Result<f64> {

@@ -1,0 +1,147 @@
+//! The wide pass: `vec4<f32>`s moved as pairs of 64-bit words.
+//!
+//! Drivers that run shaders on a CPU may load and store a vector component by component and lane by lane, each at the same
+//! price whatever its size. So, where such an adapter has 64-bit integers ([`Caps::wide`]), kernels move two floats at a
+//! time in buffers of `vec4<f32>`, and of pairs of those. No op and no shader knows of it: what indexes a buffer is
+//! rewritten.
+
+use super::Caps;
+use super::plan::Plan;
+use super::shake::{globals, identifiers, items};
+
+/// Gives the dispatches of a plan wide access to their buffers.
+pub(super) fn widen(plan: &mut Plan, caps: &Caps) {
+    if !caps.wide {
+        return;
+    }
+    for step in &mut plan.steps {
+        for n in 0..step.bindings.len() {
+            if step.bindings[n].texture.is_none()
+                && let Some(source) = through_words(&step.source, n)
+            {
+                step.source = source;
+            }
+        }
+    }
+}
+
+/// What an element is in the shader, the words that it is in memory, and how one becomes the other.
+const ELEMENTS: [(&str, &str, &str, &str); 2] = [
+    (
+        "vec4<f32>",
+        "vec2<u64>",
+        "bitcast<vec4<f32>>(vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u)))",
+        "let b = bitcast<vec4<u32>>(v);\n    return vec2<u64>(u64(b.x) | u64(b.y) << 32u, u64(b.z) | u64(b.w) << 32u);",
+    ),
+    (
+        "array<vec4<f32>, 2>",
+        "vec4<u64>",
+        "array<vec4<f32>, 2>(bitcast<vec4<f32>>(vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u))), \
+         bitcast<vec4<f32>>(vec4<u32>(u32(w.z), u32(w.z >> 32u), u32(w.w), u32(w.w >> 32u))))",
+        "let b = bitcast<vec4<u32>>(v[0]);\n    let c = bitcast<vec4<u32>>(v[1]);\n    \
+         return vec4<u64>(u64(b.x) | u64(b.y) << 32u, u64(b.z) | u64(b.w) << 32u, \
+         u64(c.x) | u64(c.y) << 32u, u64(c.z) | u64(c.w) << 32u);",
+    ),
+];
+
+/// A shader that moves the array at `binding` in 64-bit words; `None` where its elements are others, or where it is used
+/// other than by `name[index]` and `name[index] = value;`.
+fn through_words(source: &str, binding: usize) -> Option<String> {
+    let head = format!("@group(0) @binding({binding}) var");
+    let mut declarations = items(source).into_iter().filter(|item| item.starts_with(&head));
+    let (declaration, None) = (declarations.next()?, declarations.next()) else { return None };
+    let (space, rest) = declaration.strip_prefix(&head)?.split_once("> ")?;
+    let (name, ty) = rest.strip_suffix(';')?.split_once(": ")?;
+    let element = ty.strip_prefix("array<")?.strip_suffix('>')?;
+    let alias = format!("alias {element} = ");
+    let meant = items(source).into_iter().find_map(|item| item.strip_prefix(&alias)?.strip_suffix(';'));
+    let &(element, words, read, write) = ELEMENTS.iter().find(|e| e.0 == meant.unwrap_or(element))?;
+    let (directives, others): (Vec<_>, Vec<_>) =
+        items(source).into_iter().partition(|item| item.starts_with("enable "));
+    let mut text: String = directives.iter().map(|directive| format!("{directive}\n")).collect();
+    text += &format!("{head}{space}> {name}: array<{words}>;\n");
+    text += &format!("fn {name}_wide(i: u32) -> {element} {{\n    let w = {name}[i];\n    return {read};\n}}\n");
+    text += &format!("fn {name}_words(v: {element}) -> {words} {{\n    {write}\n}}\n");
+    for item in others.into_iter().filter(|item| !item.starts_with(&head)) {
+        text += &if globals(item).contains(name) { accesses(item, name)? } else { item.to_string() };
+        text.push('\n');
+    }
+    Some(text)
+}
+
+/// `text` with `name_wide(index)` for `name[index]`, and `name[index] = name_words(value);` for stores.
+fn accesses(text: &str, name: &str) -> Option<String> {
+    let Some((at, _)) = identifiers(text).find(|(_, word)| *word == name) else { return Some(text.to_string()) };
+    let open = at + name.len();
+    let close = open + matching(&text[open..])?;
+    let index = accesses(&text[open + 1..close], name)?;
+    let (before, after) = (&text[..at], &text[close + 1..]);
+    if let Some(value) = after.strip_prefix(" = ") {
+        let (value, rest) = value.split_at(value.find(';')?);
+        let value = accesses(value, name)?;
+        return Some(format!("{before}{name}[{index}] = {name}_words({value}){}", accesses(rest, name)?));
+    }
+    // A component that is stored, or an operation in place.
+    let statement = before.trim_end().ends_with([';', '{', '}']);
+    (!statement).then(|| Some(format!("{before}{name}_wide({index}){}", accesses(after, name)?)))?
+}
+
+/// The place of the bracket that closes the one at the start of `text`.
+fn matching(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' if depth == 1 => return Some(at),
+            ']' => depth -= 1,
+            _ if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_and_stores_are_of_words() {
+        let source = "enable f16;\n@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;\n\
+                      @group(0) @binding(1) var<storage, read_write> y: array<Pair>;\nalias Pair = array<vec4<f32>, 2>;\n\
+                      fn f(i: u32) {\n    let v = x[i + k[1]] * x[2u].y;\n    y[i] = Pair(v, x[i]);\n}\n";
+        let text = through_words(source, 0).unwrap();
+        assert!(
+            text.starts_with("enable f16;\n@group(0) @binding(0) var<storage, read> x: array<vec2<u64>>;\n"),
+            "{text}"
+        );
+        assert!(text.contains("let v = x_wide(i + k[1]) * x_wide(2u).y;"), "{text}");
+        let text = through_words(&text, 1).unwrap();
+        assert!(text.contains("var<storage, read_write> y: array<vec4<u64>>;"), "{text}");
+        assert!(text.contains("y[i] = y_words(Pair(v, x_wide(i)));"), "{text}");
+    }
+
+    #[test]
+    fn what_is_read_and_written_in_place_has_both() {
+        let source = "@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;\n\
+                      fn f() { x[x[0].z] = x[1] + x[2]; }\n";
+        let text = through_words(source, 0).unwrap();
+        assert!(text.contains("x[x_wide(0).z] = x_words(x_wide(1) + x_wide(2));"), "{text}");
+    }
+
+    #[test]
+    fn other_elements_and_other_uses_stay() {
+        let declared = |ty: &str, body: &str| {
+            format!("@group(0) @binding(0) var<storage, read_write> x: array<{ty}>;\nfn f() {{ {body} }}\n")
+        };
+        for (ty, body) in [
+            ("f32", "x[0] = 1.0;"),
+            ("vec4<u32>", "x[0] = x[1];"),
+            ("vec4<f32>", "x[0].x = 1.0;"),
+            ("vec4<f32>", "x[0] += x[1];"),
+            ("vec4<f32>", "n = arrayLength(&x);"),
+        ] {
+            assert!(through_words(&declared(ty, body), 0).is_none(), "{body}");
+        }
+    }
+}
