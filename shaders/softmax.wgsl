@@ -3,12 +3,16 @@
 
 const LOG = 0u; // 1: log-softmax
 
-// From x less the line's maximum and its exponential, with the sum of those.
-fn finish(shifted: Lanes, power: Lanes, sum: f32) -> Lanes {
+// From x less the line's maximum; `scale` is 1 / the sum of the exponentials of that or, of log-softmax, its logarithm.
+fn finish(shifted: Lanes, scale: f32) -> Lanes {
     if (LOG == 1u) {
-        return shifted - log(sum);
+        return shifted - scale;
     }
-    return power / sum;
+    return exp(shifted) * scale;
+}
+
+fn scale_of(sum: f32) -> f32 {
+    return select(1.0 / sum, log(sum), LOG == 1u);
 }
 
 // `lane` of `team` invocations.
@@ -35,13 +39,12 @@ fn softmax(line: u32, lane: u32, team: u32) {
             }
         }
     }
-    let sum = all_sum(lane, total(sum4));
+    let scale = scale_of(all_sum(lane, total(sum4)));
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
             if (k < LENGTH / LANES) {
-                let shifted = again(h, base + k) - most;
-                y[base + k] = epilogues(finish(shifted, exp(shifted), sum), line * LENGTH + LANES * k);
+                y[base + k] = epilogues(finish(again(h, base + k) - most, scale), line * LENGTH + LANES * k);
             }
         }
     }
@@ -96,9 +99,9 @@ fn strided(
     for (var k = 0u; k < LENGTH; k++) {
         sum += exp(apart[base + k * INNER] - most);
     }
+    let scale = scale_of(sum);
     for (var k = 0u; k < LENGTH; k++) {
         let i = base + k * INNER;
-        let shifted = apart[i] - most;
-        y_apart[i] = epilogue(finish(shifted, exp(shifted), sum), i);
+        y_apart[i] = epilogue(finish(apart[i] - most, scale), i);
     }
 }

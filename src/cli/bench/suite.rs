@@ -40,6 +40,9 @@ pub struct Args {
     /// A backend, a part of the adapter's name, or both as gl:llvmpipe
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    /// After each case, print the time of each of its dispatches
+    #[arg(long, conflicts_with_all = ["json", "csv", "markdown"])]
+    profile: bool,
 }
 
 /// Seconds of a run, at the device's peak, of cases that are measured without being named.
@@ -79,9 +82,13 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     for case in &cases {
         bar.set_message(case.name.clone());
         match measure(&gpu, case, budget) {
-            Ok(row) => {
+            Ok((row, program)) => {
                 let row = row.under(&roofline, case.factors);
                 bar.suspend(|| args.format.row(&row))?;
+                if args.profile {
+                    let profile = program.profile()?;
+                    bar.suspend(|| say(&profile.to_string()))?;
+                }
                 rows.push(row);
             }
             Err(error) => {
@@ -109,7 +116,7 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     baseline::judge(&changes, args.regression)
 }
 
-fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<Row> {
+fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<(Row, Program)> {
     let start = Instant::now();
     let first = program(gpu, case.job())?;
     first.run()?;
@@ -135,7 +142,8 @@ fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<Row> {
         turn += 1;
     })?;
     let (name, clock) = (case.name.clone(), gpu.clock());
-    Ok(Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock })
+    let row = Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock };
+    Ok((row, programs.swap_remove(0)))
 }
 
 /// The program, its inputs written.
