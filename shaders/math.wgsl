@@ -1,7 +1,6 @@
 // Scalar functions that are finite for every finite input and accurate near zero, on every driver.
 // include: half.wgsl
 
-const SQRT_1_2 = 0.70710678118654752;
 const SQRT_2_PI = 0.79788456080286536; // sqrt(2 / pi)
 const RSQRT_2PI = 0.39894228040143268; // 1 / sqrt(2 pi)
 
@@ -81,13 +80,23 @@ fn erf(x: f32) -> f32 {
     return select(clamp(c * p / q, -1.0, 1.0), x, is_nan(x));
 }
 
-fn gelu(x: f32) -> f32 {
-    return 0.5 * x * (1.0 + erf(x * SQRT_1_2));
+// The normal distribution's Phi(x), as 1/2 + erf(x / sqrt(2)) / 2 with the factors in `erf`'s coefficients; for NaN, one
+// of its bounds.
+fn normal_cdf(x: f32) -> f32 {
+    let c = clamp(x, -5.515433, 5.515433);
+    let s = c * c;
+    let p = 0.39894226 + s * (0.033526761 + s * (0.0046551033 + s * (0.00016519078 + s * (6.2986443e-6 + s * 2.2831435e-8))));
+    let q = 1.0 + s * (0.25070551 + s * (0.028453583 + s * (0.001864158 + s * (7.2327587e-5 + s * 1.1959063e-6))));
+    return 0.5 + clamp(c * p / q, -0.5, 0.5);
 }
 
-// Derivative of gelu: the normal distribution's Phi(x) + x phi(x).
+fn gelu(x: f32) -> f32 {
+    return x * normal_cdf(x);
+}
+
+// Derivative of gelu: Phi(x) + x phi(x).
 fn gelu_slope(x: f32) -> f32 {
-    return 0.5 * (1.0 + erf(x * SQRT_1_2)) + x * RSQRT_2PI * exp_(-0.5 * min(x * x, 200.0));
+    return normal_cdf(x) + x * RSQRT_2PI * exp_(-0.5 * min(x * x, 200.0));
 }
 
 // The tanh form of gelu (Hendrycks and Gimpel, 2016), as PyTorch's approximate="tanh".

@@ -47,13 +47,13 @@ fn pair(o: u32) -> Pair {
     return Pair();
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn pairs(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let o = group_index(group, groups) * 64u + lane;
+    let o = group_index(group, groups) * 256u + lane;
     if (o < COUNT) {
         y_pairs[o] = pair(o);
     }

@@ -60,8 +60,9 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     }
     match turned {
         None => {
-            let count = desc.elements().div_ceil(if pairs { 8 } else { 4 });
-            kernel.set("COUNT", count).grid(caps.fold(count.div_ceil(64)))
+            let (elements, group) = if pairs { (8, 256) } else { (4, 64) };
+            let count = desc.elements().div_ceil(elements);
+            kernel.set("COUNT", count).grid(caps.fold(count.div_ceil(group)))
         }
         Some((n, turned)) => {
             let Operand { dtype, .. } = expr.operands[n];
