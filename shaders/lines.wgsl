@@ -6,6 +6,7 @@ alias Lanes = vec4<f32>; // f32, with the functions for one, where lines are not
 const LANES = 4u;
 
 const LINES = 1u;
+const TEAMS = 64u; // lines of a workgroup, where a team is one invocation
 const LENGTH = 4u;
 const ROUNDS = 1u; // in each of them an invocation takes HELD Lanes of its line
 const HELD = 1u;

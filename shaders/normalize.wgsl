@@ -110,13 +110,13 @@ fn normalize(line: u32, lane: u32, team: u32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TEAMS)
 fn serial(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let line = group_index(group, groups) * 64u + lane;
+    let line = group_index(group, groups) * TEAMS + lane;
     if (line < LINES) {
         normalize(line, 0u, 1u);
     }
@@ -192,13 +192,13 @@ fn slope(line: u32, lane: u32, team: u32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TEAMS)
 fn serial_slope(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let line = group_index(group, groups) * 64u + lane;
+    let line = group_index(group, groups) * TEAMS + lane;
     if (line < LINES) {
         slope(line, 0u, 1u);
     }

@@ -50,13 +50,13 @@ fn softmax(line: u32, lane: u32, team: u32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TEAMS)
 fn serial(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let line = group_index(group, groups) * 64u + lane;
+    let line = group_index(group, groups) * TEAMS + lane;
     if (line < LINES) {
         softmax(line, 0u, 1u);
     }

@@ -33,7 +33,10 @@ pub(super) fn candidates(
     let rounds = steps.div_ceil(width);
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
     let serial = fit(serial).set("ROUNDS", steps).choose("all_sum", "sum_alone").choose("all_max", "max_alone");
-    let serial = Candidate::single("serial", serial.grid(caps.fold(lines.div_ceil(64)))).turns(3 * steps + 3);
+    // A workgroup for each thread of a CPU, where that is but one SIMD vector.
+    let group = if caps.cpu && lines < 64 * caps.threads { 8 } else { 64 };
+    let serial = serial.set("TEAMS", group).grid(caps.fold(lines.div_ceil(group)));
+    let serial = Candidate::single("serial", serial).turns(3 * steps + 3);
     let grouped = fit(grouped).grid(caps.fold(lines));
     let (names, grouped) = match rounds * lanes * tensors <= HELD {
         true => (["held", "held_by_subgroups"], hold(grouped.set("HELD", rounds))),
@@ -41,7 +44,7 @@ pub(super) fn candidates(
     };
     let mut teams = teams(names, grouped, width, 3 * rounds + 30, caps);
     // An invocation per line is faster on a CPU, if there are enough lines for all threads, and for very short ones.
-    let serial_first = if caps.cpu { lines >= 64 * caps.threads } else { length < 32 };
+    let serial_first = if caps.cpu { lines >= 8 * caps.threads } else { length < 32 };
     teams.insert(if serial_first { 0 } else { teams.len() }, serial);
     teams
 }
