@@ -432,27 +432,28 @@ impl Op for Conv2d {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let d = self.dims(io);
-        let pointwise = d.kernel == [1, 1];
         let bias = io.inputs.len() > 2;
         let products = self.gemm(&d, bias, caps);
         if self.kind == Kind::InputGrad && self.options.stride != [1, 1] {
             let spread = self.spread_rows(&d, caps).filter(|_| caps.cpu);
-            return spread.into_iter().chain(products).collect();
+            // Of a 1x1 kernel, the product is at most one fourth of zeros.
+            return if d.kernel == [1, 1] {
+                products.into_iter().chain(spread).collect()
+            } else {
+                spread.into_iter().chain(products).collect()
+            };
         }
         let rows = match self.kind {
             Kind::WeightGrad => self.weight_rows(&d, caps),
             _ => self.rows(&d, bias, caps),
         };
         let rows = rows.filter(|_| caps.cpu);
-        let [large, small] = [4, 2].map(|tile| self.winograd(tile, &d, bias, caps));
-        let tiles = if d.out.iter().any(|side| *side < 12) { [small, large] } else { [large, small] };
-        let tiles = tiles.into_iter().flatten();
-        // A 1x1 kernel is a plain product, for which a row of pixels is no help; transforms pay with many channels.
-        if pointwise {
-            products.into_iter().chain(rows).collect()
-        } else if !caps.cpu {
+        let tiles = if d.out.iter().any(|side| *side < 12) { [2, 4] } else { [4, 2] };
+        let transforms_pay = winograd::cost(tiles[0], &d) < 0.95;
+        let tiles = tiles.into_iter().filter_map(|tile| self.winograd(tile, &d, bias, caps));
+        if !caps.cpu {
             products.into_iter().chain(tiles).collect()
-        } else if d.ci.min(d.co) >= 96 {
+        } else if transforms_pay {
             tiles.chain(rows).chain(products).collect()
         } else {
             rows.into_iter().chain(tiles).chain(products).collect()

@@ -43,8 +43,8 @@ pub(super) fn candidates(
         false => (["grouped", "grouped_by_subgroups"], grouped.set("ROUNDS", rounds)),
     };
     let mut teams = teams(names, grouped, width, 3 * rounds + 30, caps);
-    // An invocation per line is faster on a CPU, if there are enough lines for all threads, and for very short ones.
-    let serial_first = if caps.cpu { lines >= 8 * caps.threads } else { length < 32 };
+    // An invocation per line is faster on a CPU, if there are enough lines for all threads or too few elements to share.
+    let serial_first = if caps.cpu { lines >= 8 * caps.threads || steps <= 1000 * lines } else { length < 32 };
     teams.insert(if serial_first { 0 } else { teams.len() }, serial);
     teams
 }
@@ -64,13 +64,7 @@ pub(super) fn teams(
         let kernel = kernel.clone().set("SUBGROUP", size).choose("all_max", "all_max_by_subgroups");
         Candidate::single(by_subgroups, kernel.choose("all_sum", "all_sum_by_subgroups")).turns(turns)
     });
-    let mut all = vec![Candidate::single(tree, kernel).turns(turns)];
-    all.extend(by_subgroups);
-    // CPU adapters have fast barriers, and compute subgroups' sums lane by lane.
-    if !caps.cpu {
-        all.reverse();
-    }
-    all
+    by_subgroups.into_iter().chain([Candidate::single(tree, kernel).turns(turns)]).collect()
 }
 
 /// `kernel` with what it reads of x in registers.

@@ -49,6 +49,16 @@ pub(super) fn candidate(
     Some(Candidate::new(name, vec![transform, input, product, output], scratch.to_vec()))
 }
 
+/// What the products, and the transforms of images, results and weights, cost on a CPU adapter beside the plain
+/// convolution. A transformed number costs as much as 55 multiply-adds of a product, one of the weights as 40 (fitted to
+/// measurements of 20 shapes on lavapipe, `docs/benchmarks.md`).
+pub(super) fn cost(tile: usize, d: &Dims) -> f64 {
+    let tiles = (d.batch * d.out[0].div_ceil(tile) * d.out[1].div_ceil(tile)) as f64;
+    let (elements, pixels) = (((tile + 2) * (tile + 2)) as f64, (d.batch * d.out[0] * d.out[1]) as f64);
+    let (pairs, channels) = ((d.ci * d.co) as f64, (d.ci + d.co) as f64);
+    elements * (tiles * (pairs + 55.0 * channels) + 40.0 * pairs) / (9.7 * pixels * pairs)
+}
+
 fn with_small_tiles(kernel: Kernel, entry: &str) -> Kernel {
     match entry {
         "weights" => kernel.choose("weight_matrix", "weight_matrix_2"),
