@@ -46,12 +46,12 @@ const LARGE: usize = 1 << 15;
 const ARG_RUN: usize = 1024;
 
 /// Invocations that share a result: enough to fill the device, with short runs, which also keeps rounding errors small.
-fn splits(outputs: usize, length: usize, inner: bool) -> usize {
+fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
     if length <= 64 || (outputs >= 8192 && length <= 1024) {
         return 1;
     }
     let splits = length.div_ceil(256);
-    if inner && splits > TEAM { splits.next_multiple_of(TEAM) } else { splits }
+    if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
 
 impl Reduce {
@@ -124,13 +124,15 @@ impl Op for Reduce {
         let rule = lines(&x, &self.axes);
         let innermost = (0..shape.len()).rev().find(|&a| shape[a] != 1);
         let inner = innermost.is_some_and(|a| self.axes.contains(&a));
+        // The neighbours of one SIMD vector on a CPU, where vectors run one after the other.
+        let team = if caps.cpu { 8 } else { TEAM };
         let stage = |entry, outputs: usize, length: usize, splits: usize, inner: bool| {
             Kernel::new(shader!("reduce.wgsl"), entry)
                 .set("OUTPUTS", outputs)
                 .set("LENGTH", length)
                 .set("SPLITS", splits)
                 .set("INNER", inner)
-                .set("TEAM", splits.min(TEAM))
+                .set("TEAM", splits.min(team))
                 .set("KIND", self.code())
                 .set("COUNT", outputs * splits)
                 .grid(caps.fold((outputs * splits).div_ceil(64)))
@@ -161,7 +163,7 @@ impl Op for Reduce {
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {
             let lines = if entry == "reduce_columns_vec4" { outputs / 4 } else { outputs };
-            let splits = splits(lines, length, inner);
+            let splits = splits(lines, length, inner, team);
             let to = if splits == 1 {
                 Arg::Out(0)
             } else {
