@@ -57,7 +57,9 @@ fn ratios(tuned: &Tuned) -> Vec<f64> {
     let mut all = Vec::new();
     for (work, choice) in &tuned.choices {
         let times: Vec<f64> = choice.trials.iter().filter_map(|trial| trial.microseconds).collect();
-        let ratio = times[0] / times.iter().copied().fold(f64::INFINITY, f64::min);
+        // The default is tried first; where it failed, it is infinitely far from the best.
+        let default = choice.trials[0].microseconds.unwrap_or(f64::INFINITY);
+        let ratio = default / times.iter().copied().fold(f64::INFINITY, f64::min);
         if ratio > 1.05 {
             let told = |t: &Trial| format!("{} {:.0} us", t.candidate, t.microseconds.unwrap_or(f64::NAN));
             let trials: Vec<String> = choice.trials.iter().map(told).collect();

@@ -7,8 +7,8 @@ fn pack_halves(v: vec2<f32>) -> u32 {
     let beyond = magnitude >= vec2<u32>(0x477ff000u); // 65,520, infinities and NaN
     let packed = pack2x16float(select(v, vec2<f32>(), beyond));
     let special = select(vec2<u32>(0x7c00u), vec2<u32>(0x7e00u), magnitude > vec2<u32>(0x7f800000u));
-    let signed = select(vec2<u32>(), special | (bits >> vec2<u32>(16u) & vec2<u32>(0x8000u)), beyond);
-    return packed | signed.x | signed.y << 16u;
+    let signed = select(vec2<u32>(), special | ((bits >> vec2<u32>(16u)) & vec2<u32>(0x8000u)), beyond);
+    return packed | signed.x | (signed.y << 16u);
 }
 
 fn pack_four(v: vec4<f32>) -> vec2<u32> {

@@ -13,7 +13,7 @@ alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
 
 const SUBGROUP = 32u;
-const LANES_ = 4u * SUBGROUP;
+const THREADS = 4u * SUBGROUP;
 const SIDE = 4u * SIZE;  // rows and columns of a workgroup
 const DEPTH = 2u * SIZE; // steps along k whose operands are in workgroup memory: two for each barrier
 
@@ -28,7 +28,7 @@ var<workgroup> left: array<Element, LINES_A * PITCH_A>;
 var<workgroup> right: array<Element, LINES_B * PITCH_B>;
 var<workgroup> sums: array<f32, 4u * SIZE * SIZE>; // one matrix of each subgroup
 
-const QUADS = SIDE * DEPTH / 4u / LANES_; // vec4s of a tile that an invocation fetches
+const QUADS = SIDE * DEPTH / 4u / THREADS; // vec4s of a tile that an invocation fetches
 var<private> next_left: array<vec4<f32>, QUADS>;
 var<private> next_right: array<vec4<f32>, QUADS>;
 
@@ -39,7 +39,7 @@ fn place(q: u32, length: u32) -> vec2<u32> {
 
 fn fetch_matrices(batch: u32, m0: u32, n0: u32, k0: u32, end: u32, lane: u32) {
     for (var j = 0u; j < QUADS; j++) { // unroll
-        let at = place(j * LANES_ + lane, PITCH_A - PAD);
+        let at = place(j * THREADS + lane, PITCH_A - PAD);
         let m = m0 + select(at.y, at.x, A_ALONG_K == 1u);
         let k = k0 + select(at.x, at.y, A_ALONG_K == 1u);
         next_left[j] = vec4<f32>();
@@ -48,7 +48,7 @@ fn fetch_matrices(batch: u32, m0: u32, n0: u32, k0: u32, end: u32, lane: u32) {
         }
     }
     for (var j = 0u; j < QUADS; j++) { // unroll
-        let at = place(j * LANES_ + lane, PITCH_B - PAD);
+        let at = place(j * THREADS + lane, PITCH_B - PAD);
         let n = n0 + select(at.y, at.x, B_ALONG_K == 1u);
         let k = k0 + select(at.x, at.y, B_ALONG_K == 1u);
         next_right[j] = vec4<f32>();
@@ -60,13 +60,13 @@ fn fetch_matrices(batch: u32, m0: u32, n0: u32, k0: u32, end: u32, lane: u32) {
 
 fn store_matrices(lane: u32) {
     for (var j = 0u; j < QUADS; j++) { // unroll
-        let at = place(j * LANES_ + lane, PITCH_A - PAD);
+        let at = place(j * THREADS + lane, PITCH_A - PAD);
         for (var c = 0u; c < 4u; c++) { // unroll
             left[at.x * PITCH_A + at.y + c] = Element(next_left[j][c]);
         }
     }
     for (var j = 0u; j < QUADS; j++) { // unroll
-        let at = place(j * LANES_ + lane, PITCH_B - PAD);
+        let at = place(j * THREADS + lane, PITCH_B - PAD);
         for (var c = 0u; c < 4u; c++) { // unroll
             right[at.x * PITCH_B + at.y + c] = Element(next_right[j][c]);
         }
@@ -93,7 +93,7 @@ fn right_along_k(k: u32, n: u32) -> Right {
 // Puts what is in `sums` where it belongs: matrix (r, c) of each subgroup.
 fn put_matrices(batch: u32, split: u32, m0: u32, n0: u32, r: u32, c: u32, lane: u32) {
     workgroupBarrier();
-    for (var i = lane; i < 4u * SIZE * SIZE; i += LANES_) {
+    for (var i = lane; i < 4u * SIZE * SIZE; i += THREADS) {
         let subgroup = i / (SIZE * SIZE);
         let m = m0 + (subgroup / 2u * 2u + r) * SIZE + i / SIZE % SIZE;
         let n = n0 + (subgroup % 2u * 2u + c) * SIZE + i % SIZE;
@@ -108,7 +108,7 @@ fn put_matrices(batch: u32, split: u32, m0: u32, n0: u32, r: u32, c: u32, lane: 
     workgroupBarrier();
 }
 
-@compute @workgroup_size(LANES_)
+@compute @workgroup_size(THREADS)
 fn matrices(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,

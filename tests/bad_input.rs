@@ -56,6 +56,11 @@ fn the_line_is_named() {
 }
 
 #[test]
+fn gradients_of_integers() {
+    refuses("grad", &["u32[2, 3]"], |g, a, _| g.grad(&a.cast(DType::U32), [a]).remove(0));
+}
+
+#[test]
 fn shapes_that_do_not_broadcast() {
     let both = ["[2, 3]", "[4, 5]"];
     refuses("add", &both, |_, a, b| a + b);

@@ -302,6 +302,12 @@ fn a_nan_that_came_in_is_no_finding() {
     let y = run(61, Some(40), |x| planted(x, &["right"]) * 3.0).unwrap();
     assert!(y[40].is_nan() && y[41] == 126.0);
     assert!(run(61, Some(40), |x| planted(x, &["first_half", "second_half"])).is_ok());
+    // Also as f16, in memory between two dispatches.
+    let halves = run(61, Some(40), |x| {
+        let one = x.graph().full([1, 1], 1.0);
+        x.reshape([61, 1]).cast(DType::F16).matmul(&one).reshape([61])
+    });
+    assert!(halves.unwrap()[40].is_nan());
     // Other faults are found beside it.
     let found = run(61, Some(40), |x| planted(x, &["unwritten"]));
     finds(found, "faults.wgsl:unwritten", "planted", 23, &["1 of 61"]);

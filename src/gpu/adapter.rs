@@ -100,18 +100,23 @@ impl Gpu {
             tune: options.tune || on("SHADEGRAD_TUNE"),
             ..options.clone()
         };
-        let (limits, features) = match options.webgpu_limits {
+        let (limits, mut features) = match options.webgpu_limits {
             true => (wgpu::Limits::default(), wgpu::Features::empty()),
             false => (adapter.limits(), adapter.features() & FEATURES),
         };
-        let descriptor = wgpu::DeviceDescriptor {
+        let descriptor = |required_features| wgpu::DeviceDescriptor {
             label: Some("shadegrad"),
-            required_features: features,
-            required_limits: limits,
-            experimental_features: experimental(features),
+            required_features,
+            required_limits: limits.clone(),
+            experimental_features: experimental(required_features),
             ..Default::default()
         };
-        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::Device {
+        let mut opened = adapter.request_device(&descriptor(features)).await;
+        if opened.is_err() && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            features.remove(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+            opened = adapter.request_device(&descriptor(features)).await;
+        }
+        let (device, queue) = opened.map_err(|error| Error::Device {
             what: format!("opening {}", adapter.get_info().name),
             message: error.to_string(),
         })?;
@@ -137,8 +142,8 @@ const FEATURES: wgpu::Features = wgpu::Features::SUBGROUP
 #[allow(unsafe_code)]
 fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
     match features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-        // SAFETY: none but the crate's own kernels use them, within the sizes that the adapter names, and only where the
-        // tuner has found their results right on the device.
+        // SAFETY: none but the crate's own kernels use them, within the sizes that the adapter names; the tuner, the bench
+        // and tests run these, and a network does only where the tuner has found their results right on the device.
         true => unsafe { wgpu::ExperimentalFeatures::enabled() },
         false => wgpu::ExperimentalFeatures::disabled(),
     }
@@ -159,7 +164,11 @@ fn matrices(adapter: &wgpu::Adapter, features: wgpu::Features) -> Vec<(DType, u3
         let square = p.m_size == p.n_size && p.m_size == p.k_size && [8, 16].contains(&p.m_size);
         (square && p.cr_type == F32).then_some((dtype, p.m_size))
     };
-    adapter.cooperative_matrix_properties().iter().filter_map(usable).collect()
+    let mut found: Vec<(DType, u32)> = adapter.cooperative_matrix_properties().iter().filter_map(usable).collect();
+    // Some come with saturation and without.
+    found.sort_by_key(|(dtype, size)| (dtype.to_string(), *size));
+    found.dedup();
+    found
 }
 
 /// Mesa's software rasterizers leave every loop after this many turns of all loops of an invocation together.
@@ -189,7 +198,8 @@ pub(super) fn caps(
         buffer: limits.max_buffer_size,
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         subgroup: subgroups.then_some(info.subgroup_min_size),
-        matrices,
+        // A subgroup multiplies them together, so its size has to be known.
+        matrices: if subgroups { matrices } else { Vec::new() },
         cpu,
         threads: if cpu { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 },
         turns: if info.name.contains("llvmpipe") { LLVMPIPE_TURNS } else { usize::MAX },

@@ -248,8 +248,15 @@ impl Watch<'_> {
 
     /// Whether something that the dispatch read was NaN.
     fn read_nan(&self, slabs: &[Snapshot]) -> Result<bool> {
+        // Words may hold two f16 where the kernel unpacks such.
+        let halves = self.step.source.contains("unpack2x16float");
+        let of_halves = |word: u32| [word, word >> 16].iter().any(|half| half & 0x7fff > 0x7c00);
         for (&Binding { region, writes, .. }, layout) in self.step.bindings.iter().zip(self.layouts) {
-            if !writes && layout.float && self.read(region, region.bytes / 4)?.into_iter().any(is_nan) {
+            if writes || !(layout.float || halves) {
+                continue;
+            }
+            let nan = |word| if layout.float { is_nan(word) } else { of_halves(word) };
+            if self.read(region, region.bytes / 4)?.into_iter().any(nan) {
                 return Ok(true);
             }
         }

@@ -384,8 +384,10 @@ impl Graph {
     /// a layer keeps.
     #[track_caller]
     pub fn upkeep(&self, tensor: &Tensor, updates: impl IntoIterator<Item = Update>) -> Tensor {
+        let updates: Vec<Update> = updates.into_iter().collect();
         // A node of its own, as the layer's is not the only one that may compute these values.
-        let kept = self.push1(checkpoint::Again("kept", self.salt() as usize), &[tensor]);
+        let number = updates.first().map_or(0, |update| update.0);
+        let kept = self.push1(checkpoint::Again("kept", number), &[tensor]);
         let node = kept.value().node;
         self.0.borrow_mut().upkeep.extend(updates.into_iter().map(|update| (node, update)));
         kept

@@ -31,7 +31,7 @@ const ELEMENTS: [(&str, &str, &str, &str); 2] = [
         "vec4<f32>",
         "vec2<u64>",
         "bitcast<vec4<f32>>(vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u)))",
-        "let b = bitcast<vec4<u32>>(v);\n    return vec2<u64>(u64(b.x) | u64(b.y) << 32u, u64(b.z) | u64(b.w) << 32u);",
+        "let b = bitcast<vec4<u32>>(v);\n    return vec2<u64>(u64(b.x) | (u64(b.y) << 32u), u64(b.z) | (u64(b.w) << 32u));",
     ),
     (
         "array<vec4<f32>, 2>",
@@ -39,8 +39,8 @@ const ELEMENTS: [(&str, &str, &str, &str); 2] = [
         "array<vec4<f32>, 2>(bitcast<vec4<f32>>(vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u))), \
          bitcast<vec4<f32>>(vec4<u32>(u32(w.z), u32(w.z >> 32u), u32(w.w), u32(w.w >> 32u))))",
         "let b = bitcast<vec4<u32>>(v[0]);\n    let c = bitcast<vec4<u32>>(v[1]);\n    \
-         return vec4<u64>(u64(b.x) | u64(b.y) << 32u, u64(b.z) | u64(b.w) << 32u, \
-         u64(c.x) | u64(c.y) << 32u, u64(c.z) | u64(c.w) << 32u);",
+         return vec4<u64>(u64(b.x) | (u64(b.y) << 32u), u64(b.z) | (u64(b.w) << 32u), \
+         u64(c.x) | (u64(c.y) << 32u), u64(c.z) | (u64(c.w) << 32u));",
     ),
 ];
 
@@ -81,8 +81,8 @@ fn accesses(text: &str, name: &str) -> Option<String> {
         let value = accesses(value, name)?;
         return Some(format!("{before}{name}[{index}] = {name}_words({value}){}", accesses(rest, name)?));
     }
-    // A component that is stored, or an operation in place.
-    let statement = before.trim_end().ends_with([';', '{', '}']);
+    // A component that is stored, an operation in place, or an address.
+    let statement = before.trim_end().ends_with([';', '{', '}', '&']);
     (!statement).then(|| Some(format!("{before}{name}_wide({index}){}", accesses(after, name)?)))?
 }
 

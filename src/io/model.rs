@@ -13,7 +13,7 @@ fn host_type(dtype: DType) -> HostType {
     }
 }
 
-/// The values of named parameters (as [`crate::nn::Module::parameters`] gives them), read from the device.
+/// The values of named parameters, f16 ones as f32 (as [`crate::nn::Module::parameters`] gives them), read from the device.
 pub fn state_dict(gpu: &Gpu, parameters: &[(String, Param)]) -> Result<StateDict> {
     let params: Vec<Param> = parameters.iter().map(|(_, param)| param.clone()).collect();
     let mut state = StateDict::new();

@@ -1,7 +1,7 @@
 //! State that programs set themselves.
 
 use super::movement;
-use crate::graph::{Arg, Candidate, Caps, Desc, Graph, Io, Op, Param, Source, Tensor, Update};
+use crate::graph::{Arg, Candidate, Caps, DType, Desc, Graph, Io, Op, Param, Source, Tensor, Update};
 
 /// Copies its input into a piece of state.
 #[derive(Debug)]
@@ -19,12 +19,17 @@ impl Op for Assign {
         }
     }
 
+    fn halves(&self) -> bool {
+        true
+    }
+
     fn state(&self) -> Vec<Param> {
         vec![self.0.clone()]
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let copy = movement::kernel("scatter", io.inputs[0].dtype, io.inputs[0].elements(), caps);
+        // Words of any type.
+        let copy = movement::kernel("scatter", DType::U32, io.inputs[0].words(), caps);
         vec![Candidate::single("copy", copy.bind([Arg::In(0), Arg::State(0)]))]
     }
 }

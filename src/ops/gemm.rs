@@ -146,6 +146,19 @@ pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Cap
     split("quads", kernel, groups, splits, e.count(), behind, caps)
 }
 
+/// `kernel` for cooperative matrices of this type and size, which it calls `Left`, `Right` and `Sum`.
+pub(crate) fn of_matrices(kernel: Kernel, dtype: DType, size: u32) -> Kernel {
+    let alias =
+        |name: &str, role: &str, element: &str| format!("alias {name} = coop_mat{size}x{size}<{element}, {role}>;");
+    let element = dtype.to_string();
+    kernel
+        .set("SIZE", size)
+        .replace("Element", format!("alias Element = {element};"))
+        .replace("Left", alias("Left", "A", &element))
+        .replace("Right", alias("Right", "B", &element))
+        .replace("Sum", alias("Sum", "C", "f32"))
+}
+
 /// The kernel of `shaders/matrices.wgsl`, where the device multiplies cooperative matrices of this type. The tuner takes
 /// it if it is right and fast there; it is never the default.
 pub(crate) fn matrices(
@@ -167,17 +180,8 @@ pub(crate) fn matrices(
         return None;
     }
     let name = if size == 16 { "matrices_16" } else { "matrices_8" };
-    let of = |role: &str, element: &str| format!("coop_mat{size}x{size}<{element}, {role}>;");
-    let element = dtype.to_string();
-    let mut kernel = e
-        .set(make(Kernel::new(shader!("matrices.wgsl"), "matrices")))
-        .set("SIZE", size)
-        .set("SUBGROUP", lanes)
-        .replace("Element", format!("alias Element = {element};"))
-        .replace("Left", format!("alias Left = {}", of("A", &element)))
-        .replace("Right", format!("alias Right = {}", of("B", &element)))
-        .replace("Sum", format!("alias Sum = {}", of("C", "f32")))
-        .bind([Arg::In(0), Arg::In(1)]);
+    let kernel = e.set(make(Kernel::new(shader!("matrices.wgsl"), "matrices"))).set("SUBGROUP", lanes);
+    let mut kernel = of_matrices(kernel, dtype, size).bind([Arg::In(0), Arg::In(1)]);
     if !a_along_k {
         kernel = kernel.choose("left_at", "left_along_m");
     }

@@ -25,7 +25,7 @@ mod binary;
 mod conv2d;
 mod cross_entropy;
 mod embedding;
-mod gemm;
+pub(crate) mod gemm;
 mod images;
 mod lines;
 mod loss;

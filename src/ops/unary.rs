@@ -87,7 +87,8 @@ impl Tensor {
     /// The same values, through which no gradient flows.
     #[track_caller]
     pub fn detach(&self) -> Tensor {
-        self.unary("detach", "{0}", &[], flat)
+        let op = Unary { name: "detach", expr: "{0}", args: Vec::new(), dtype: Some(self.dtype()), rule: flat };
+        self.graph().push1(op, &[self])
     }
 
     /// `max(x, 0)`; the gradient at 0 is 0.

@@ -4,6 +4,7 @@
 use super::file::CacheFile;
 use crate::gpu::{RawBuffer, Trust};
 use crate::graph::{Kernel, wgsl};
+use crate::ops::gemm::of_matrices;
 use crate::{DType, Gpu, Result, shader};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -100,7 +101,7 @@ impl Roofline {
         };
         let has = |feature| gpu.device().features().contains(feature);
         let memory = |entry: &'static str| {
-            // Words of 64 bits are only moved.
+            // Integers are no terms of a triad.
             let elements = ELEMENTS.iter().filter(|(name, _)| {
                 !name.contains("u64") || (has(wgpu::Features::SHADER_INT64) && entry != "triad_memory")
             });
@@ -211,16 +212,10 @@ fn products(gpu: &Gpu, (dtype, size): (DType, u32)) -> Result<f64> {
     const SUBGROUPS: usize = 4;
     let lanes = gpu.caps().subgroup.unwrap_or(1) as usize;
     let groups = INVOCATIONS / (SUBGROUPS * lanes);
-    let of = |role: &str, element: &str| format!("coop_mat{size}x{size}<{element}, {role}>;");
-    let element = dtype.to_string();
-    let kernel = Kernel::new(shader!("roofline_matrices.wgsl"), "products")
+    let kernel = Kernel::new(shader!("roofline_matrices.wgsl"), "products");
+    let kernel = of_matrices(kernel, dtype, size)
         .set("TURNS", TURNS)
-        .set("SIZE", size)
         .set("GROUP", SUBGROUPS * lanes)
-        .replace("Element", format!("alias Element = {element};"))
-        .replace("Left", format!("alias Left = {}", of("A", &element)))
-        .replace("Right", format!("alias Right = {}", of("B", &element)))
-        .replace("Sum", format!("alias Sum = {}", of("C", "f32")))
         .grid(gpu.caps().fold(groups));
     let work = 2 * 8 * TURNS * SUBGROUPS * groups * size.pow(3) as usize;
     rate(gpu, &kernel, &[buffer(0, groups * (size * size) as usize)], work as f64)

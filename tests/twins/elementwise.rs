@@ -105,6 +105,23 @@ fn gates() {
     }
 }
 
+/// What has reached its limit stays there, however far.
+#[test]
+fn saturated_functions_are_exact() {
+    let values = [-6.0, -10.0, -100.0, -1e6, -1e30, 6.0, 10.0, 1e6, 1e30];
+    let graph = Graph::new();
+    let x = graph.input([values.len()]);
+    let (gelu, erf) = (x.gelu(), x.erf());
+    let slope = graph.grad(&gelu, [&x]).remove(0);
+    let program = gpu(0).compile(&graph.function([&gelu, &erf, &slope])).expect("a program");
+    program.write(&x, &values).expect("an input").run().expect("a run");
+    let read = |y| program.read(y).expect("an output");
+    assert_eq!(read(&gelu), values.map(|v| v.max(0.0)));
+    assert_eq!(read(&erf), values.map(f32::signum));
+    let slopes = read(&slope);
+    assert!(slopes.iter().zip(values).all(|(s, v)| (s - f32::from(v > 0.0)).abs() < 1e-7), "{slopes:?}");
+}
+
 /// A network that has diverged must not look healthy: what is made from a NaN is one, and nothing else is.
 #[test]
 fn a_nan_gets_through() {

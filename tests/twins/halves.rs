@@ -121,6 +121,20 @@ fn ops_that_do_not_read_halves_say_so() {
     assert!(message.contains('w') && message.contains("f16[4, 4]") && message.contains("cast"), "{message}");
 }
 
+/// States are carried from run to run, and values pass where no gradient does.
+#[test]
+fn halves_are_assigned_and_detached() {
+    let state = Param::new_f16("state", Role::State, [3], &[1.0, 2.0, 3.0]);
+    let g = Graph::new();
+    let x = g.input([3]);
+    let next = (g.param(&state).cast(DType::F32) + x.cast(DType::F16).detach().cast(DType::F32)).cast(DType::F16);
+    let program = gpu(0).compile(&g.function([&next]).update(g.assign(&state, &next))).unwrap();
+    for _ in 0..2 {
+        program.write(&x, &[0.5, 0.25, -3.0]).unwrap().run().unwrap();
+    }
+    assert_eq!(gpu(0).read_param(&state).unwrap(), [2.0, 2.5, -3.0]);
+}
+
 /// Half the memory, saved and loaded as f32.
 #[test]
 fn parameters_of_halves_are_saved_and_loaded() {
