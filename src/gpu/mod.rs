@@ -78,7 +78,8 @@ impl Gpu {
     }
 
     /// Works on an app's own device and queue, within the limits and features that it asked for. Nothing is submitted
-    /// by [`Program::record`]; the app's error handler stays in place.
+    /// by [`Program::record`]; the app's error handler stays in place. Cooperative matrices, whose sizes only the adapter
+    /// knows, are not used.
     pub fn from_wgpu(device: &wgpu::Device, queue: &wgpu::Queue) -> Gpu {
         let info = device.adapter_info();
         // Only the adapter knows the sizes of its cooperative matrices.
