@@ -38,6 +38,12 @@ fn keep(i: u32, at: u32) {
 fn keep_nothing(i: u32, at: u32) {
 }
 
+// Whether a later element takes the place of the best so far: the first maximum wins, and a NaN beats everything, as in
+// PyTorch.
+fn wins(value: f32, best: f32, at: u32) -> bool {
+    return at == 0xffffffffu || value > best || is_nan(value);
+}
+
 @compute @workgroup_size(64)
 fn max_forward(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -59,8 +65,7 @@ fn max_forward(
             let ix = ox * SW + kx * DW - PW;
             if (iy < H && ix < W) {
                 let value = x[plane + iy * W + ix];
-                // The first maximum wins, and a NaN beats everything, as in PyTorch.
-                if (at == 0xffffffffu || value > best || is_nan(value)) {
+                if (wins(value, best, at)) {
                     best = value;
                     at = iy * W + ix;
                 }
@@ -130,16 +135,91 @@ fn max_backward_apart(
         grad = x[o];
     }
     for (var ky = 0u; ky < KH; ky++) {
-        for (var kx = 0u; kx < KW; kx++) {
-            let iy = oy * KH + ky;
-            let ix = ox * KW + kx;
-            if (iy < H && ix < W) {
-                let p = iy * W + ix;
-                let i = plane * H * W + p;
-                dx[i] = epilogue(select(0.0, grad, p == at), i);
+        let iy = oy * KH + ky;
+        if (iy < H) {
+            put_row(plane * H * W, iy * W, ox, at, grad);
+        }
+    }
+}
+
+// The pixels of window ox in the row that begins at `row` of a plane.
+fn put_row(plane: u32, row: u32, ox: u32, at: u32, grad: f32) {
+    for (var kx = 0u; kx < KW; kx++) {
+        let p = row + ox * KW + kx;
+        if (ox * KW + kx < W) {
+            dx[plane + p] = epilogue(select(0.0, grad, p == at), plane + p);
+        }
+    }
+}
+
+// Where windows lie side by side and have two columns, and images an even width, a row of a window is a vec2.
+@group(0) @binding(0) var<storage, read> x2: array<vec2<f32>>;
+@group(0) @binding(2) var<storage, read_write> dx2: array<vec2<f32>>;
+
+fn put_row_by_two(plane: u32, row: u32, ox: u32, at: u32, grad: f32) {
+    let p = row + 2u * ox;
+    let i = plane + p;
+    dx2[i / 2u] = vec2<f32>(
+        epilogue(select(0.0, grad, p == at), i),
+        epilogue(select(0.0, grad, p + 1u == at), i + 1u),
+    );
+}
+
+@compute @workgroup_size(64)
+fn max_forward_by_two(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= COUNT) {
+        return;
+    }
+    let plane = i / (WO * HO) * (H * W);
+    let first = (i / WO) % HO * KH * W + i % WO * 2u;
+    var best = -3.4028234663852886e38;
+    var at = 0xffffffffu;
+    for (var ky = 0u; ky < KH; ky++) { // unroll
+        let p = first + ky * W;
+        // With `ceil_mode`, the last windows hang over the edge.
+        if (p < H * W) {
+            let row = x2[(plane + p) / 2u];
+            if (wins(row.x, best, at)) {
+                best = row.x;
+                at = p;
+            }
+            if (wins(row.y, best, at)) {
+                best = row.y;
+                at = p + 1u;
             }
         }
     }
+    y[i] = epilogue(best, i);
+    keep(i, at);
+}
+
+@compute @workgroup_size(64)
+fn average_forward_by_two(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= COUNT) {
+        return;
+    }
+    let plane = i / (WO * HO) * (H * W);
+    let oy = (i / WO) % HO;
+    let ox = i % WO;
+    let first = oy * KH * W + ox * 2u;
+    var total = vec2<f32>();
+    for (var ky = 0u; ky < KH; ky++) { // unroll
+        let p = first + ky * W;
+        if (p < H * W) {
+            total += x2[(plane + p) / 2u];
+        }
+    }
+    y[i] = epilogue((total.x + total.y) / divisor(oy, ox), i);
 }
 
 // Takes from x, [N, C, H, W], what `chosen` names: the gradient of `max_backward`.

@@ -1,8 +1,8 @@
-//! The wide pass: `vec4<f32>`s moved as pairs of 64-bit words.
+//! The wide pass: vectors moved in 64-bit words.
 //!
 //! Drivers that run shaders on a CPU may load and store a vector component by component and lane by lane, each at the same
 //! price whatever its size. So, where such an adapter has 64-bit integers ([`Caps::wide`]), kernels move two floats at a
-//! time in buffers of `vec4<f32>`, and of pairs of those. No op and no shader knows of it: what indexes a buffer is
+//! time in buffers of `vec2<f32>`, `vec4<f32>`, and pairs of those. No op and no shader knows of it: what indexes a buffer is
 //! rewritten.
 
 use super::Caps;
@@ -26,7 +26,13 @@ pub(super) fn widen(plan: &mut Plan, caps: &Caps) {
 }
 
 /// What an element is in the shader, the words that it is in memory, and how one becomes the other.
-const ELEMENTS: [(&str, &str, &str, &str); 2] = [
+const ELEMENTS: [(&str, &str, &str, &str); 3] = [
+    (
+        "vec2<f32>",
+        "u64",
+        "bitcast<vec2<f32>>(vec2<u32>(u32(w), u32(w >> 32u)))",
+        "let b = bitcast<vec2<u32>>(v);\n    return u64(b.x) | (u64(b.y) << 32u);",
+    ),
     (
         "vec4<f32>",
         "vec2<u64>",

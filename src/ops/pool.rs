@@ -4,6 +4,9 @@ use super::gemm;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
+/// Rows of a window that are written out in kernels for windows of two columns, at most.
+const MOST_ROWS: usize = 8;
+
 /// The windows of a pooling: extents, stride, padding and dilation, each `[height, width]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
@@ -131,6 +134,11 @@ impl Window {
         self.stride == self.kernel && self.before == [0, 0] && self.dilation == [1, 1]
     }
 
+    /// Whether a row of a window is one aligned vec2 of an image.
+    fn is_pairs(&self, image: &Desc) -> bool {
+        self.is_apart() && self.kernel[1] == 2 && self.kernel[0] <= MOST_ROWS && image.shape[3].is_multiple_of(2)
+    }
+
     /// `kernel` with this binding, an image or the results of windows.
     fn bind(&self, kernel: Kernel, arg: Arg) -> Kernel {
         if self.is_apart() { kernel.stream(arg) } else { kernel.bind([arg]) }
@@ -161,13 +169,17 @@ impl Op for MaxPool {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernel = self.0.kernel("max_forward", &io.inputs[0], &io.outputs[0], io.elements(), caps);
-        let kernel = self.0.bind(kernel, Arg::In(0)).bind([Arg::Out(0)]);
-        let kernel = match io.used[1] {
-            true => kernel.bind([Arg::Out(1)]),
-            false => kernel.choose("keep", "keep_nothing"),
+        let candidate = |name, entry| {
+            let kernel = self.0.kernel(entry, &io.inputs[0], &io.outputs[0], io.elements(), caps);
+            let kernel = self.0.bind(kernel, Arg::In(0)).bind([Arg::Out(0)]);
+            let kernel = match io.used[1] {
+                true => kernel.bind([Arg::Out(1)]),
+                false => kernel.choose("keep", "keep_nothing"),
+            };
+            Candidate::single(name, kernel).turns(self.0.turns())
         };
-        vec![Candidate::single("direct", kernel).turns(self.0.turns())]
+        let pairs = self.0.is_pairs(&io.inputs[0]).then(|| candidate("by_two", "max_forward_by_two"));
+        pairs.into_iter().chain([candidate("direct", "max_forward")]).collect()
     }
 
     fn epilogue(&self) -> bool {
@@ -200,7 +212,10 @@ impl Op for MaxPoolGrad {
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let (x, y) = (&io.outputs[0], &io.inputs[0]);
         let candidate = |name, entry, count| {
-            let kernel = self.0.kernel(entry, x, y, count, caps);
+            let mut kernel = self.0.kernel(entry, x, y, count, caps);
+            if name == "by_two" {
+                kernel = kernel.choose("put_row", "put_row_by_two");
+            }
             let kernel = self.0.bind(self.0.bind(kernel, Arg::In(0)), Arg::In(1));
             Candidate::single(name, kernel.bind([Arg::Out(0)])).turns(self.0.turns())
         };
@@ -210,7 +225,8 @@ impl Op for MaxPoolGrad {
             return vec![gather];
         }
         let windows = x.shape[0] * x.shape[1] * x.shape[2].div_ceil(w.kernel[0]) * x.shape[3].div_ceil(w.kernel[1]);
-        vec![candidate("windows", "max_backward_apart", windows), gather]
+        let pairs = w.is_pairs(x).then(|| candidate("by_two", "max_backward_apart", windows));
+        pairs.into_iter().chain([candidate("windows", "max_backward_apart", windows), gather]).collect()
     }
 
     fn epilogue(&self) -> bool {
@@ -275,12 +291,17 @@ impl Op for AvgPool {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let (x, y) = (&io.inputs[0], &io.outputs[0]);
-        let kernel = match self.back {
-            Some(_) => self.window.kernel("average_backward", y, x, io.elements(), caps),
-            None => self.window.kernel("average_forward", x, y, io.elements(), caps),
+        let candidate = |name, entry| {
+            let [image, windows] = if self.back.is_some() { [y, x] } else { [x, y] };
+            let kernel = self.window.kernel(entry, image, windows, io.elements(), caps);
+            let kernel = self.window.bind(kernel, Arg::In(0)).bind([Arg::Out(0)]);
+            Candidate::single(name, kernel).turns(self.window.turns())
         };
-        let kernel = self.window.bind(kernel, Arg::In(0)).bind([Arg::Out(0)]);
-        vec![Candidate::single("direct", kernel).turns(self.window.turns())]
+        if self.back.is_some() {
+            return vec![candidate("direct", "average_backward")];
+        }
+        let pairs = self.window.is_pairs(x).then(|| candidate("by_two", "average_forward_by_two"));
+        pairs.into_iter().chain([candidate("direct", "average_forward")]).collect()
     }
 
     fn epilogue(&self) -> bool {

@@ -137,6 +137,33 @@ fn poolings() {
     }
 }
 
+/// Of windows side by side, with every kernel; in images of odd and even extents, the last ones may hang over the edge.
+#[test]
+fn poolings_side_by_side() {
+    let mut random = Random::new(22);
+    let cases = [
+        ([2, 2], [8, 8]),
+        ([2, 2], [7, 14]),
+        ([2, 2], [9, 2]),
+        ([3, 2], [10, 6]),
+        ([1, 2], [5, 4]),
+        ([2, 2], [6, 7]),
+        ([9, 2], [19, 4]),
+    ];
+    for kernel in 0..3 {
+        for (window, [height, width]) in cases {
+            let x = named([("x", random.normal([2, 3, height, width]))]);
+            for ceil in [false, true] {
+                let mut attrs = json!({"kernel_size": window, "stride": window, "padding": [0, 0], "ceil_mode": ceil});
+                attrs["dilation"] = json!([1, 1]);
+                check(&gpu(kernel), "max_pool2d", &attrs, &x, Bound::Values(1e-6, 1e-6), &mut random);
+                attrs["count_include_pad"] = json!(ceil);
+                check(&gpu(kernel), "avg_pool2d", &attrs, &x, TERMS, &mut random);
+            }
+        }
+    }
+}
+
 /// A window of even size reaches one further down and right than up and left.
 #[test]
 fn centred_maxima() {
