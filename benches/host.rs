@@ -36,7 +36,7 @@ fn passes(c: &mut Criterion) {
     let net = digits();
     let function = step(&net);
     let place = |param: &shadegrad::Param| Place { slab: 1 + param.role() as u64, offset: param.id() as usize * 4096 };
-    let cpu = Caps { cpu: true, subgroup: Some(8), mirrors: 8, ..Caps::webgpu() };
+    let cpu = Caps { cpu: true, subgroup: Some(8), mirrors: 8, wide: true, ..Caps::webgpu() };
     c.bench_function("graph and gradients", |b| b.iter(|| step(black_box(&net))));
     c.bench_function("fusion", |b| b.iter(|| fuse(black_box(&function), 8)));
     for (name, caps) in [("plan for a GPU", Caps::webgpu()), ("plan for a CPU adapter", cpu)] {

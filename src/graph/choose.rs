@@ -119,7 +119,8 @@ fn fingerprint(candidates: &[Candidate]) -> u64 {
                 last = kernel.shader.source;
                 hash.add(last);
             }
-            hash.add(&format!("{:?} {:?} {:?} {:?}", kernel.consts, kernel.functions, kernel.choices, kernel.grid));
+            let Kernel { consts, functions, choices, streamed, grid, .. } = kernel;
+            hash.add(&format!("{consts:?} {functions:?} {choices:?} {streamed:?} {grid:?}"));
         }
     }
     hash.0 ^ wgsl::library_fingerprint()

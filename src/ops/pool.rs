@@ -211,22 +211,20 @@ impl Op for MaxPoolGrad {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let (x, y) = (&io.outputs[0], &io.inputs[0]);
-        let candidate = |name, entry, count| {
-            let mut kernel = self.0.kernel(entry, x, y, count, caps);
-            if name == "by_two" {
-                kernel = kernel.choose("put_row", "put_row_by_two");
-            }
+        let kernel = |entry, count| self.0.kernel(entry, x, y, count, caps);
+        let candidate = |name, kernel| {
             let kernel = self.0.bind(self.0.bind(kernel, Arg::In(0)), Arg::In(1));
             Candidate::single(name, kernel.bind([Arg::Out(0)])).turns(self.0.turns())
         };
-        let gather = candidate("gather", "max_backward", io.elements());
+        let gather = candidate("gather", kernel("max_backward", io.elements()));
         let w = &self.0;
         if !w.is_apart() {
             return vec![gather];
         }
         let windows = x.shape[0] * x.shape[1] * x.shape[2].div_ceil(w.kernel[0]) * x.shape[3].div_ceil(w.kernel[1]);
-        let pairs = w.is_pairs(x).then(|| candidate("by_two", "max_backward_apart", windows));
-        pairs.into_iter().chain([candidate("windows", "max_backward_apart", windows), gather]).collect()
+        let apart = kernel("max_backward_apart", windows);
+        let pairs = w.is_pairs(x).then(|| candidate("by_two", apart.clone().choose("put_row", "put_row_by_two")));
+        pairs.into_iter().chain([candidate("windows", apart), gather]).collect()
     }
 
     fn epilogue(&self) -> bool {

@@ -50,8 +50,8 @@ pub(super) fn candidate(
 }
 
 /// What the products, and the transforms of images, results and weights, cost on a CPU adapter beside the plain
-/// convolution. A transformed number costs as much as 55 multiply-adds of a product, one of the weights as 40 (fitted to
-/// measurements of 20 shapes on lavapipe, `docs/benchmarks.md`).
+/// convolution. A transformed number costs as much as 55 multiply-adds of a product, one of the weights as 40 (set by hand
+/// after some 20 shapes on lavapipe; `cargo bench --bench defaults` shows what it is worth on others).
 pub(super) fn cost(tile: usize, d: &Dims) -> f64 {
     let tiles = (d.batch * d.out[0].div_ceil(tile) * d.out[1].div_ceil(tile)) as f64;
     let (elements, pixels) = (((tile + 2) * (tile + 2)) as f64, (d.batch * d.out[0] * d.out[1]) as f64);

@@ -19,7 +19,7 @@ pub struct Roofline {
     pub halves: Option<f64>,
     /// Products of cooperative matrices in registers, summed in f32, where the device has them: what is multiplied (as
     /// `f16 16x16`), and GFLOP/s.
-    pub matrices: Vec<(String, f64)>,
+    pub matrices: BTreeMap<String, f64>,
     /// Reading storage buffers, in GB/s.
     pub read: f64,
     /// Copying from one to another, read and written, in GB/s.
@@ -60,8 +60,8 @@ impl Roofline {
 
     /// The rate of sums in f32 of products of this type, by whichever units are fastest.
     fn products(&self, factors: DType) -> f64 {
-        let of = |(name, _): &&(String, f64)| name.starts_with(&factors.to_string());
-        self.matrices.iter().filter(of).map(|(_, rate)| *rate).fold(self.arithmetic, f64::max)
+        let of = self.matrices.iter().filter(|(name, _)| name.starts_with(&factors.to_string()));
+        of.map(|(_, rate)| *rate).fold(self.arithmetic, f64::max)
     }
 
     /// The least time for this many operations on such factors and bytes in microseconds, and the roof that sets it.
@@ -129,7 +129,7 @@ impl Roofline {
     pub fn to_value(&self) -> Value {
         json!({
             "arithmetic_gflops": self.arithmetic, "halves_gflops": self.halves,
-            "matrices_gflops": self.matrices.iter().cloned().collect::<BTreeMap<_, _>>(), "read_gbps": self.read, "copy_gbps": self.copy,
+            "matrices_gflops": self.matrices, "read_gbps": self.read, "copy_gbps": self.copy,
             "triad_gbps": self.triad, "workgroup_gbps": self.workgroup,
         })
     }
@@ -139,12 +139,7 @@ impl Roofline {
         Some(Roofline {
             arithmetic: number("arithmetic_gflops")?,
             halves: number("halves_gflops"),
-            matrices: value
-                .get("matrices_gflops")?
-                .as_object()?
-                .iter()
-                .map(|(k, v)| Some((k.clone(), v.as_f64()?)))
-                .collect::<Option<_>>()?,
+            matrices: serde_json::from_value(value.get("matrices_gflops")?.clone()).ok()?,
             read: number("read_gbps")?,
             copy: number("copy_gbps")?,
             triad: number("triad_gbps")?,
@@ -252,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_lower_roof_bounds() {
-        let matrices = vec![("f16 16x16".to_string(), 400.0), ("f16 8x8".into(), 200.0)];
+        let matrices = [("f16 16x16".to_string(), 400.0), ("f16 8x8".into(), 200.0)].into();
         let roofline =
             Roofline { arithmetic: 100.0, halves: None, matrices, read: 10.0, copy: 20.0, triad: 15.0, workgroup: 1.0 };
         assert_eq!(roofline.bound(DType::F32, 1e9, 1e6), (10_000.0, Roof::Compute));

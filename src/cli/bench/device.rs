@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let first = [("arithmetic, f32 multiply and add", roofline.arithmetic, "GFLOP/s")];
     let halves = roofline.halves.map(|rate| ("arithmetic, f16 in pairs".to_string(), rate, "GFLOP/s"));
-    let products = |(name, rate): &(String, f64)| (format!("cooperative matrices, {name}"), *rate, "GFLOP/s");
+    let products = |(name, rate): (&String, &f64)| (format!("cooperative matrices, {name}"), *rate, "GFLOP/s");
     let rest = [
         ("reading memory", roofline.read, "GB/s"),
         ("copying memory, read and written", roofline.copy, "GB/s"),
