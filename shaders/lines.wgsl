@@ -59,6 +59,30 @@ fn max_alone(lane: u32, value: f32) -> f32 {
     return value;
 }
 
+// Whether an invocation's h-th Lanes of a round, the k-th of the line, are there.
+fn within(h: u32, k: u32) -> bool {
+    return k < LENGTH / LANES;
+}
+
+// Of teams of one, whose ROUNDS are the line.
+fn within_alone(h: u32, k: u32) -> bool {
+    return true;
+}
+
+// Of subgroups with one round, of which the compiler knows those that all invocations have.
+fn within_by_subgroup(h: u32, k: u32) -> bool {
+    return (h + 1u) * SUBGROUP <= LENGTH / LANES || k < LENGTH / LANES;
+}
+
+const TURNS = 1u; // lines that a subgroup takes, one after the other
+const TAKEN = TURNS * (WIDTH / SUBGROUP); // lines of a workgroup
+
+// Where a workgroup takes TAKEN of them, its last lines may be past the end: they are computed as the last one, and not
+// stored.
+fn is_line(line: u32) -> bool {
+    return LINES % TAKEN == 0u || line < LINES;
+}
+
 // What an invocation has read of its line: from memory again or, where one round is enough, from registers.
 var<private> held: array<Lanes, HELD>;
 

@@ -35,11 +35,11 @@ fn bias_given(line: u32, k: u32) -> f32 {
 }
 
 // Of Lanes from element k of the line on.
-fn weights_at(line: u32, k: u32) -> vec4<f32> {
+fn weights_at(h: u32, line: u32, k: u32) -> vec4<f32> {
     return vec4<f32>(weight(line, k), weight(line, k + 1u), weight(line, k + 2u), weight(line, k + 3u));
 }
 
-fn weights_at_one(line: u32, k: u32) -> f32 {
+fn weights_at_one(h: u32, line: u32, k: u32) -> f32 {
     return weight(line, k);
 }
 
@@ -47,32 +47,63 @@ fn weights_at_one(line: u32, k: u32) -> f32 {
 @group(0) @binding(WEIGHT) var<storage, read> weights4: array<vec4<f32>>; // [channels / 4]
 @group(0) @binding(BIAS) var<storage, read> biases4: array<vec4<f32>>; // [channels / 4]
 
-fn weights_at_by_four(line: u32, k: u32) -> vec4<f32> {
+fn weights_at_by_four(h: u32, line: u32, k: u32) -> vec4<f32> {
     return weights4[channel(line, k) / 4u];
 }
 
-fn biases_at_by_four(line: u32, k: u32) -> vec4<f32> {
+fn biases_at_by_four(h: u32, line: u32, k: u32) -> vec4<f32> {
     return biases4[channel(line, k) / 4u];
 }
 
-fn biases_at(line: u32, k: u32) -> vec4<f32> {
+fn biases_at(h: u32, line: u32, k: u32) -> vec4<f32> {
     return vec4<f32>(bias(line, k), bias(line, k + 1u), bias(line, k + 2u), bias(line, k + 3u));
 }
 
-fn biases_at_one(line: u32, k: u32) -> f32 {
+fn biases_at_one(h: u32, line: u32, k: u32) -> f32 {
     return bias(line, k);
 }
 
-// `lane` of `team` invocations. No large mean spoils the sums: one is of differences to the line's first element, the
-// other of centred values.
-fn normalize(line: u32, lane: u32, team: u32) {
+// For teams that take several lines, one after the other, in all of which each place is of the same channel.
+var<private> held_weights: array<Lanes, HELD>;
+var<private> held_biases: array<Lanes, HELD>;
+
+fn weights_at_from_registers(h: u32, line: u32, k: u32) -> Lanes {
+    return held_weights[h];
+}
+
+fn biases_at_from_registers(h: u32, line: u32, k: u32) -> Lanes {
+    return held_biases[h];
+}
+
+fn hold_factors(lane: u32) {
+}
+
+fn hold_weights(lane: u32) {
+    for (var h = 0u; h < HELD; h++) { // unroll
+        let k = min(h * SUBGROUP + lane, LENGTH / LANES - 1u);
+        held_weights[h] = weights4[k];
+    }
+}
+
+fn hold_weights_and_biases(lane: u32) {
+    for (var h = 0u; h < HELD; h++) { // unroll
+        let k = min(h * SUBGROUP + lane, LENGTH / LANES - 1u);
+        held_weights[h] = weights4[k];
+        held_biases[h] = biases4[k];
+    }
+}
+
+// `lane` of `team` invocations, who store what they find if the line is `live`. No large mean spoils the sums: one is of
+// differences to the line's first element, the other of centred values.
+fn normalize(line: u32, live: bool, lane: u32, team: u32) {
     let base = line * (LENGTH / LANES);
     let first = first_of(x[base]);
     var sum = Lanes();
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            if (k < LENGTH / LANES) {
+            hold(h, Lanes());
+            if (within(h, k)) {
                 let v = x[base + k];
                 hold(h, v);
                 sum += v - first;
@@ -87,24 +118,24 @@ fn normalize(line: u32, lane: u32, team: u32) {
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            if (k < LENGTH / LANES) {
+            if (within(h, k)) {
                 let v = again(h, base + k) - mean;
                 squares += v * v;
             }
         }
     }
     let scale = 1.0 / sqrt(all_sum(lane, total(squares)) / f32(LENGTH) + EPS);
-    if (lane == 0u) {
+    if (lane == 0u && live) {
         stats[line] = mean;
         stats[LINES + line] = scale;
     }
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            if (k < LENGTH / LANES) {
+            if (within(h, k) && live) {
                 let v = (again(h, base + k) - mean) * scale;
                 let at = LANES * k;
-                y[base + k] = epilogues(v * weights_at(line, at) + biases_at(line, at), line * LENGTH + at);
+                y[base + k] = epilogues(v * weights_at(h, line, at) + biases_at(h, line, at), line * LENGTH + at);
             }
         }
     }
@@ -118,7 +149,7 @@ fn serial(
 ) {
     let line = group_index(group, groups) * TEAMS + lane;
     if (line < LINES) {
-        normalize(line, 0u, 1u);
+        normalize(line, true, 0u, 1u);
     }
 }
 
@@ -130,7 +161,24 @@ fn grouped(
 ) {
     let line = group_index(group, groups);
     if (line < LINES) {
-        normalize(line, lane, WIDTH);
+        normalize(line, true, lane, WIDTH);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn by_subgroup(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = group_index(group, groups) * TAKEN;
+    if (first >= LINES) {
+        return;
+    }
+    hold_factors(lane % SUBGROUP);
+    for (var turn = 0u; turn < TURNS; turn++) {
+        let line = first + turn * (WIDTH / SUBGROUP) + lane / SUBGROUP;
+        normalize(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
     }
 }
 
@@ -148,7 +196,7 @@ fn hold_grads_in_registers(h: u32, g: Lanes) {
 }
 
 fn grads_again(h: u32, line: u32, base: u32, k: u32) -> Lanes {
-    return dy[base + k] * weights_at(line, LANES * k);
+    return dy[base + k] * weights_at(h, line, LANES * k);
 }
 
 fn grads_from_registers(h: u32, line: u32, base: u32, k: u32) -> Lanes {
@@ -156,7 +204,7 @@ fn grads_from_registers(h: u32, line: u32, base: u32, k: u32) -> Lanes {
 }
 
 // With n the normalized elements and g what arrives at them: scale (g - mean(g) - n mean(g n)).
-fn slope(line: u32, lane: u32, team: u32) {
+fn slope(line: u32, live: bool, lane: u32, team: u32) {
     let base = line * (LENGTH / LANES);
     let mean = saved[line];
     let scale = saved[LINES + line];
@@ -165,9 +213,11 @@ fn slope(line: u32, lane: u32, team: u32) {
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            if (k < LENGTH / LANES) {
+            hold(h, Lanes());
+            hold_grads(h, Lanes());
+            if (within(h, k)) {
                 let v = x[base + k];
-                let g = dy[base + k] * weights_at(line, LANES * k);
+                let g = dy[base + k] * weights_at(h, line, LANES * k);
                 hold(h, v);
                 hold_grads(h, g);
                 sum += g;
@@ -183,7 +233,7 @@ fn slope(line: u32, lane: u32, team: u32) {
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            if (k < LENGTH / LANES) {
+            if (within(h, k) && live) {
                 let n = (again(h, base + k) - mean) * scale;
                 let v = scale * (grads_again(h, line, base, k) - shift - n * share);
                 dx[base + k] = epilogues(v, line * LENGTH + LANES * k);
@@ -200,7 +250,7 @@ fn serial_slope(
 ) {
     let line = group_index(group, groups) * TEAMS + lane;
     if (line < LINES) {
-        slope(line, 0u, 1u);
+        slope(line, true, 0u, 1u);
     }
 }
 
@@ -212,7 +262,24 @@ fn grouped_slope(
 ) {
     let line = group_index(group, groups);
     if (line < LINES) {
-        slope(line, lane, WIDTH);
+        slope(line, true, lane, WIDTH);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn by_subgroup_slope(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = group_index(group, groups) * TAKEN;
+    if (first >= LINES) {
+        return;
+    }
+    hold_factors(lane % SUBGROUP);
+    for (var turn = 0u; turn < TURNS; turn++) {
+        let line = first + turn * (WIDTH / SUBGROUP) + lane / SUBGROUP;
+        slope(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
     }
 }
 

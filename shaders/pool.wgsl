@@ -135,91 +135,229 @@ fn max_backward_apart(
         grad = x[o];
     }
     for (var ky = 0u; ky < KH; ky++) {
-        let iy = oy * KH + ky;
-        if (iy < H) {
-            put_row(plane * H * W, iy * W, ox, at, grad);
+        for (var kx = 0u; kx < KW; kx++) {
+            let iy = oy * KH + ky;
+            let ix = ox * KW + kx;
+            if (iy < H && ix < W) {
+                let p = iy * W + ix;
+                let i = plane * (H * W) + p;
+                dx[i] = epilogue(select(0.0, grad, p == at), i);
+            }
         }
     }
 }
 
-// The pixels of window ox in the row that begins at `row` of a plane.
-fn put_row(plane: u32, row: u32, ox: u32, at: u32, grad: f32) {
-    for (var kx = 0u; kx < KW; kx++) {
-        let p = row + ox * KW + kx;
-        if (ox * KW + kx < W) {
-            dx[plane + p] = epilogue(select(0.0, grad, p == at), plane + p);
-        }
-    }
-}
+// Several windows for each invocation, neighbours in a row, in images of an even width: these are loaded in vec2s.
 
-// Where windows lie side by side and have two columns, and images an even width, a row of a window is a vec2.
+const RUN = 1u; // windows of an invocation, a divisor of WO; RUN SW is even
+const ODD = PW % 2u; // their first column, less this, is even
+const PAIRS = (ODD + (RUN - 1u) * SW + KW + 1u) / 2u; // vec2s that they reach in a row
+const ALL_ROWS = 0u; // 1: no window hangs over the upper or lower edge
+const ALL_COLUMNS = 0u; // 1: none over the left or right edge
+
 @group(0) @binding(0) var<storage, read> x2: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read_write> dx2: array<vec2<f32>>;
 
-fn put_row_by_two(plane: u32, row: u32, ox: u32, at: u32, grad: f32) {
-    let p = row + 2u * ox;
-    let i = plane + p;
-    dx2[i / 2u] = vec2<f32>(
-        epilogue(select(0.0, grad, p == at), i),
-        epilogue(select(0.0, grad, p + 1u == at), i + 1u),
+var<private> best: array<f32, RUN>; // of each window; of gradients, what arrived at it
+var<private> at: array<u32, RUN>;
+
+@compute @workgroup_size(64)
+fn max_forward_by_run(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups) * 64u + lane;
+    if (id >= COUNT) {
+        return;
+    }
+    let i = id * RUN;
+    let oy = (i / WO) % HO;
+    let left = i % WO * SW - PW - ODD;
+    let plane = i / (WO * HO) * (H * W);
+    for (var n = 0u; n < RUN; n++) { // unroll
+        best[n] = -3.4028234663852886e38;
+        at[n] = 0xffffffffu;
+    }
+    for (var ky = 0u; ky < KH; ky++) { // unroll
+        let iy = oy * SH + ky * DH - PH;
+        for (var pair = 0u; pair < PAIRS; pair++) { // unroll
+            let column = left + 2u * pair;
+            if ((ALL_ROWS == 1u || iy < H) && (ALL_COLUMNS == 1u || column < W)) {
+                let p = iy * W + column;
+                let v = x2[(plane + p) / 2u];
+                for (var n = 0u; n < RUN; n++) { // unroll
+                    if (reaches(n, 2u * pair) && wins(v.x, best[n], at[n])) {
+                        best[n] = v.x;
+                        at[n] = p;
+                    }
+                    if (reaches(n, 2u * pair + 1u) && wins(v.y, best[n], at[n])) {
+                        best[n] = v.y;
+                        at[n] = p + 1u;
+                    }
+                }
+            }
+        }
+    }
+    put(i);
+    keep_run(i);
+}
+
+// Whether window n of a run has the column `column` after the first that the run loads: known to the compiler.
+fn reaches(n: u32, column: u32) -> bool {
+    return column >= ODD + n * SW && column < ODD + n * SW + KW;
+}
+
+fn put(i: u32) {
+    for (var n = 0u; n < RUN; n++) { // unroll
+        y[i + n] = epilogue(best[n], i + n);
+    }
+}
+
+@group(0) @binding(1) var<storage, read_write> y2: array<vec2<f32>>;
+
+fn put_two(i: u32) {
+    y2[i / 2u] = vec2<f32>(epilogue(best[0], i), epilogue(best[1], i + 1u));
+}
+
+@group(0) @binding(1) var<storage, read_write> y4: array<vec4<f32>>;
+
+fn put_four(i: u32) {
+    y4[i / 4u] = vec4<f32>(
+        epilogue(best[0], i), epilogue(best[1], i + 1u), epilogue(best[2], i + 2u), epilogue(best[3], i + 3u),
     );
 }
 
-@compute @workgroup_size(64)
-fn max_forward_by_two(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = group_index(group, groups) * 64u + lane;
-    if (i >= COUNT) {
-        return;
+fn keep_run(i: u32) {
+    for (var n = 0u; n < RUN; n++) { // unroll
+        indices[i + n] = at[n];
     }
-    let plane = i / (WO * HO) * (H * W);
-    let first = (i / WO) % HO * KH * W + i % WO * 2u;
-    var best = -3.4028234663852886e38;
-    var at = 0xffffffffu;
-    for (var ky = 0u; ky < KH; ky++) { // unroll
-        let p = first + ky * W;
-        // With `ceil_mode`, the last windows hang over the edge.
-        if (p < H * W) {
-            let row = x2[(plane + p) / 2u];
-            if (wins(row.x, best, at)) {
-                best = row.x;
-                at = p;
-            }
-            if (wins(row.y, best, at)) {
-                best = row.y;
-                at = p + 1u;
-            }
-        }
-    }
-    y[i] = epilogue(best, i);
-    keep(i, at);
+}
+
+@group(0) @binding(2) var<storage, read_write> indices2: array<vec2<u32>>;
+
+fn keep_two(i: u32) {
+    indices2[i / 2u] = vec2<u32>(at[0], at[1]);
+}
+
+@group(0) @binding(2) var<storage, read_write> indices4: array<vec4<u32>>;
+
+fn keep_four(i: u32) {
+    indices4[i / 4u] = vec4<u32>(at[0], at[1], at[2], at[3]);
+}
+
+fn keep_no_run(i: u32) {
 }
 
 @compute @workgroup_size(64)
-fn average_forward_by_two(
+fn average_forward_by_run(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = group_index(group, groups) * 64u + lane;
-    if (i >= COUNT) {
+    let id = group_index(group, groups) * 64u + lane;
+    if (id >= COUNT) {
         return;
     }
-    let plane = i / (WO * HO) * (H * W);
+    let i = id * RUN;
     let oy = (i / WO) % HO;
     let ox = i % WO;
-    let first = oy * KH * W + ox * 2u;
-    var total = vec2<f32>();
+    let left = ox * SW - PW - ODD;
+    let plane = i / (WO * HO) * (H * W);
+    for (var n = 0u; n < RUN; n++) { // unroll
+        best[n] = 0.0;
+    }
     for (var ky = 0u; ky < KH; ky++) { // unroll
-        let p = first + ky * W;
-        if (p < H * W) {
-            total += x2[(plane + p) / 2u];
+        let iy = oy * SH + ky - PH;
+        for (var pair = 0u; pair < PAIRS; pair++) { // unroll
+            let column = left + 2u * pair;
+            if ((ALL_ROWS == 1u || iy < H) && (ALL_COLUMNS == 1u || column < W)) {
+                let v = x2[(plane + iy * W + column) / 2u];
+                for (var n = 0u; n < RUN; n++) { // unroll
+                    if (reaches(n, 2u * pair)) {
+                        best[n] += v.x;
+                    }
+                    if (reaches(n, 2u * pair + 1u)) {
+                        best[n] += v.y;
+                    }
+                }
+            }
         }
     }
-    y[i] = epilogue((total.x + total.y) / divisor(oy, ox), i);
+    for (var n = 0u; n < RUN; n++) { // unroll
+        best[n] /= divisor(oy, ox + n);
+    }
+    put(i);
+}
+
+@group(0) @binding(2) var<storage, read_write> dx2: array<vec2<f32>>;
+
+// The gradient of maxima where windows neither overlap nor leave gaps, and have two columns.
+@compute @workgroup_size(64)
+fn max_backward_by_run(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups) * 64u + lane;
+    if (id >= COUNT) {
+        return;
+    }
+    // Windows cut off by the lower edge, which have no output, still have pixels.
+    let rows = (H + KH - 1u) / KH;
+    let ox = id * RUN % WO;
+    let oy = id * RUN / WO % rows;
+    let plane = id * RUN / (WO * rows);
+    for (var n = 0u; n < RUN; n++) { // unroll
+        best[n] = 0.0;
+        at[n] = 0xffffffffu;
+    }
+    if (ALL_ROWS == 1u || oy < HO) {
+        recall((plane * HO + oy) * WO + ox);
+    }
+    for (var ky = 0u; ky < KH; ky++) { // unroll
+        let iy = oy * KH + ky;
+        if (ALL_ROWS == 1u || iy < H) {
+            for (var n = 0u; n < RUN; n++) { // unroll
+                let p = iy * W + 2u * (ox + n);
+                let i = plane * (H * W) + p;
+                dx2[i / 2u] = vec2<f32>(
+                    epilogue(select(0.0, best[n], p == at[n]), i),
+                    epilogue(select(0.0, best[n], p + 1u == at[n]), i + 1u),
+                );
+            }
+        }
+    }
+}
+
+// What arrived at the windows from the o-th on, and the places that they chose.
+fn recall(o: u32) {
+    for (var n = 0u; n < RUN; n++) { // unroll
+        best[n] = x[o + n];
+        at[n] = chosen[o + n];
+    }
+}
+
+@group(0) @binding(1) var<storage, read> chosen2: array<vec2<u32>>;
+
+fn recall_two(o: u32) {
+    let grads = x2[o / 2u];
+    let places = chosen2[o / 2u];
+    for (var n = 0u; n < 2u; n++) { // unroll
+        best[n] = grads[n];
+        at[n] = places[n];
+    }
+}
+
+@group(0) @binding(0) var<storage, read> x4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> chosen4: array<vec4<u32>>;
+
+fn recall_four(o: u32) {
+    let grads = x4[o / 4u];
+    let places = chosen4[o / 4u];
+    for (var n = 0u; n < 4u; n++) { // unroll
+        best[n] = grads[n];
+        at[n] = places[n];
+    }
 }
 
 // Takes from x, [N, C, H, W], what `chosen` names: the gradient of `max_backward`.

@@ -118,7 +118,10 @@ fn reduce_vec4(
 
 @group(0) @binding(1) var<storage, read_write> y4: array<vec4<f32>>; // [SPLITS, OUTPUTS]
 
-// The same where results lie side by side in whole vec4s; OUTPUTS counts those.
+const BLOCK = 1u; // vec4s of results for each invocation
+const SPAN = 1u;  // neighbours that share as many times BLOCK of them, and read as long a stretch of each line at once
+
+// The same where results lie side by side in whole vec4s; OUTPUTS counts those by BLOCK.
 @compute @workgroup_size(64)
 fn reduce_columns_vec4(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -130,15 +133,25 @@ fn reduce_columns_vec4(
         return;
     }
     let share = share_of(id);
-    var total = vec4<f32>(identity());
+    let first = share.result / SPAN * (SPAN * BLOCK) + share.result % SPAN;
+    var totals: array<vec4<f32>, BLOCK>;
+    for (var n = 0u; n < BLOCK; n++) { // unroll
+        totals[n] = vec4<f32>(identity());
+    }
     for (var r = share.first; r < share.last; r += share.step) {
-        total = combine4(total, x4[place(share.result * 4u, r) / 4u]);
+        for (var n = 0u; n < BLOCK; n++) { // unroll
+            totals[n] = combine4(totals[n], x4[place((first + n * SPAN) * 4u, r) / 4u]);
+        }
     }
-    let o = share.result * 4u;
-    if (SPLITS == 1u) {
-        total = vec4<f32>(epilogue(total.x, o), epilogue(total.y, o + 1u), epilogue(total.z, o + 2u), epilogue(total.w, o + 3u));
+    for (var n = 0u; n < BLOCK; n++) { // unroll
+        let result = first + n * SPAN;
+        let o = result * 4u;
+        var t = totals[n];
+        if (SPLITS == 1u) {
+            t = vec4<f32>(epilogue(t.x, o), epilogue(t.y, o + 1u), epilogue(t.z, o + 2u), epilogue(t.w, o + 3u));
+        }
+        y4[share.split * (OUTPUTS * BLOCK) + result] = t;
     }
-    y4[share.split * OUTPUTS + share.result] = total;
 }
 
 const PARTS = 1u; // of each line, whose best elements are known

@@ -4,25 +4,46 @@
 const LOG = 0u; // 1: log-softmax
 
 // From x less the line's maximum; `scale` is 1 / the sum of the exponentials of that or, of log-softmax, its logarithm.
-fn finish(shifted: Lanes, scale: f32) -> Lanes {
+fn finish(h: u32, shifted: Lanes, scale: f32) -> Lanes {
     if (LOG == 1u) {
         return shifted - scale;
     }
     return exp(shifted) * scale;
 }
 
+// The same where `exponential_in_registers` has left what is needed there.
+fn finish_from_registers(h: u32, shifted: Lanes, scale: f32) -> Lanes {
+    if (LOG == 1u) {
+        return shifted - scale;
+    }
+    return held[h] * scale;
+}
+
+fn exponential(h: u32, shifted: Lanes) -> Lanes {
+    return exp(shifted);
+}
+
+fn exponential_in_registers(h: u32, shifted: Lanes) -> Lanes {
+    let e = exp(shifted);
+    if (LOG == 0u) {
+        held[h] = e;
+    }
+    return e;
+}
+
 fn scale_of(sum: f32) -> f32 {
     return select(1.0 / sum, log(sum), LOG == 1u);
 }
 
-// `lane` of `team` invocations.
-fn softmax(line: u32, lane: u32, team: u32) {
+// `lane` of `team` invocations, who store what they find if the line is `live`.
+fn softmax(line: u32, live: bool, lane: u32, team: u32) {
     let base = line * (LENGTH / LANES);
     var most4 = x[base];
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            if (k < LENGTH / LANES) {
+            hold(h, Lanes());
+            if (within(h, k)) {
                 let v = x[base + k];
                 hold(h, v);
                 most4 = max(most4, v);
@@ -34,8 +55,8 @@ fn softmax(line: u32, lane: u32, team: u32) {
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            if (k < LENGTH / LANES) {
-                sum4 += exp(again(h, base + k) - most);
+            if (within(h, k)) {
+                sum4 += exponential(h, again(h, base + k) - most);
             }
         }
     }
@@ -43,8 +64,8 @@ fn softmax(line: u32, lane: u32, team: u32) {
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            if (k < LENGTH / LANES) {
-                y[base + k] = epilogues(finish(again(h, base + k) - most, scale), line * LENGTH + LANES * k);
+            if (within(h, k) && live) {
+                y[base + k] = epilogues(finish(h, again(h, base + k) - most, scale), line * LENGTH + LANES * k);
             }
         }
     }
@@ -58,7 +79,7 @@ fn serial(
 ) {
     let line = group_index(group, groups) * TEAMS + lane;
     if (line < LINES) {
-        softmax(line, 0u, 1u);
+        softmax(line, true, 0u, 1u);
     }
 }
 
@@ -70,8 +91,22 @@ fn grouped(
 ) {
     let line = group_index(group, groups);
     if (line < LINES) {
-        softmax(line, lane, WIDTH);
+        softmax(line, true, lane, WIDTH);
     }
+}
+
+@compute @workgroup_size(WIDTH)
+fn by_subgroup(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = group_index(group, groups) * TAKEN;
+    if (first >= LINES) {
+        return;
+    }
+    let line = first + lane / SUBGROUP;
+    softmax(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
 }
 
 const INNER = 1u; // elements from one of a line to the next
@@ -102,6 +137,6 @@ fn strided(
     let scale = scale_of(sum);
     for (var k = 0u; k < LENGTH; k++) {
         let i = base + k * INNER;
-        y_apart[i] = epilogue(finish(apart[i] - most, scale), i);
+        y_apart[i] = epilogue(finish(0u, apart[i] - most, scale), i);
     }
 }

@@ -62,3 +62,12 @@ fn all_sum_by_subgroups(lane: u32, value: f32) -> f32 {
     workgroupBarrier();
     return result;
 }
+
+// The same for a team that is one subgroup.
+fn all_max_of_subgroup(lane: u32, value: f32) -> f32 {
+    return subgroupMax(value);
+}
+
+fn all_sum_of_subgroup(lane: u32, value: f32) -> f32 {
+    return subgroupAdd(value);
+}

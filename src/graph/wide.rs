@@ -1,9 +1,9 @@
 //! The wide pass: vectors moved in 64-bit words.
 //!
 //! Drivers that run shaders on a CPU may load and store a vector component by component and lane by lane, each at the same
-//! price whatever its size. So, where such an adapter has 64-bit integers ([`Caps::wide`]), kernels move two floats at a
-//! time in buffers of `vec2<f32>`, `vec4<f32>`, and pairs of those. No op and no shader knows of it: what indexes a buffer is
-//! rewritten.
+//! price whatever its size. So, where such an adapter has 64-bit integers ([`Caps::wide`]), kernels move two numbers at a
+//! time in buffers of vectors of two and four f32 or u32, and of pairs of `vec4<f32>`. No op and no shader knows of it: what
+//! indexes a buffer is rewritten.
 
 use super::Caps;
 use super::plan::Plan;
@@ -26,7 +26,14 @@ pub(super) fn widen(plan: &mut Plan, caps: &Caps) {
 }
 
 /// What an element is in the shader, the words that it is in memory, and how one becomes the other.
-const ELEMENTS: [(&str, &str, &str, &str); 3] = [
+const ELEMENTS: [(&str, &str, &str, &str); 5] = [
+    ("vec2<u32>", "u64", "vec2<u32>(u32(w), u32(w >> 32u))", "return u64(v.x) | (u64(v.y) << 32u);"),
+    (
+        "vec4<u32>",
+        "vec2<u64>",
+        "vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u))",
+        "return vec2<u64>(u64(v.x) | (u64(v.y) << 32u), u64(v.z) | (u64(v.w) << 32u));",
+    ),
     (
         "vec2<f32>",
         "u64",
@@ -142,7 +149,7 @@ mod tests {
         };
         for (ty, body) in [
             ("f32", "x[0] = 1.0;"),
-            ("vec4<u32>", "x[0] = x[1];"),
+            ("vec4<i32>", "x[0] = x[1];"),
             ("vec4<f32>", "x[0].x = 1.0;"),
             ("vec4<f32>", "x[0] += x[1];"),
             ("vec4<f32>", "n = arrayLength(&x);"),

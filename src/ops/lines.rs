@@ -17,15 +17,30 @@ pub(super) fn one_lane(kernel: Kernel) -> Kernel {
     functions.into_iter().fold(kernel, |kernel, (all, one)| kernel.choose(all, one))
 }
 
-/// The candidates from kernels with an invocation per line and with a workgroup per line, for `lines` of `length`
-/// elements. `hold` makes a kernel keep what it reads, `tensors` like x, in registers, where lines are short.
+/// The kernels of [`candidates`]: an invocation, a workgroup and a subgroup for each line.
+pub(super) const ENTRIES: [&str; 3] = ["serial", "grouped", "by_subgroup"];
+
+/// What is computed line by line.
+pub(super) struct Lines {
+    /// Their number.
+    pub count: usize,
+    /// Elements of each.
+    pub length: usize,
+    /// Tensors of them that are read.
+    pub tensors: usize,
+    /// Lines that a subgroup takes, one after the other.
+    pub turns: usize,
+}
+
+/// The candidates from kernels with an invocation, a workgroup and a subgroup per line. `hold` makes a kernel keep what it
+/// reads in registers, where lines are short.
 pub(super) fn candidates(
-    [serial, grouped]: [Kernel; 2],
-    [lines, length]: [usize; 2],
-    tensors: usize,
+    [serial, grouped, by_subgroup]: [Kernel; 3],
+    lines: &Lines,
     hold: impl Fn(Kernel) -> Kernel,
     caps: &Caps,
 ) -> Vec<Candidate> {
+    let &Lines { count: lines, length, tensors, turns } = lines;
     let lanes = if length.is_multiple_of(4) { 4 } else { 1 };
     let steps = length / lanes;
     // About four loads for each invocation, in whole subgroups.
@@ -33,6 +48,7 @@ pub(super) fn candidates(
     let rounds = steps.div_ceil(width);
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
     let serial = fit(serial).set("ROUNDS", steps).choose("all_sum", "sum_alone").choose("all_max", "max_alone");
+    let serial = serial.choose("within", "within_alone");
     // A workgroup for each thread of a CPU, where that is but one SIMD vector.
     let group = if caps.cpu && lines < 64 * caps.threads { 8 } else { 64 };
     let serial = serial.set("TEAMS", group).grid(caps.fold(lines.div_ceil(group)));
@@ -46,6 +62,19 @@ pub(super) fn candidates(
     // An invocation per line is faster on a CPU, if there are enough lines for all threads or too few elements to share.
     let serial_first = if caps.cpu { lines >= 8 * caps.threads || steps <= 1000 * lines } else { length < 32 };
     teams.insert(if serial_first { 0 } else { teams.len() }, serial);
+    if let Some(size) = caps.subgroup.filter(|&size| size > 1) {
+        let rounds = steps.div_ceil(size as usize);
+        // A CPU keeps the others on its stack; what limits it is the time to compile so many turns.
+        let fits = if caps.cpu { rounds <= HELD } else { rounds * lanes * tensors <= HELD };
+        if fits {
+            let width = 64;
+            let kernel = hold(fit(by_subgroup).set("HELD", rounds)).set("WIDTH", width).set("SUBGROUP", size);
+            let kernel = kernel.choose("all_sum", "all_sum_of_subgroup").choose("all_max", "all_max_of_subgroup");
+            let kernel = kernel.choose("within", "within_by_subgroup");
+            let kernel = kernel.grid(caps.fold(lines.div_ceil(width / size as usize * turns)));
+            teams.insert(0, Candidate::single("held_by_subgroup", kernel).turns(3 * rounds + 3));
+        }
+    }
     teams
 }
 
@@ -68,6 +97,7 @@ pub(super) fn teams(
 }
 
 /// `kernel` with what it reads of x in registers.
-pub(super) fn hold(kernel: Kernel) -> Kernel {
+pub(super) fn hold(mut kernel: Kernel) -> Kernel {
+    kernel.streamed.push(0);
     kernel.choose("hold", "hold_in_registers").choose("again", "again_from_registers")
 }

@@ -89,20 +89,45 @@ impl Lines {
         kernel.choose(all, given).bind_as("BIAS", bias)
     }
 
-    /// The first binding holds x; `tensors` like it are read.
-    fn candidates(&self, kernels: [Kernel; 2], tensors: usize, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
+    /// `by_subgroup` for subgroups that take `turns` lines one after the other, and keep the weights and biases for them.
+    fn keep(&self, by_subgroup: Kernel, turns: usize, biased: bool) -> Kernel {
+        let kernel = by_subgroup.set("TURNS", turns).choose("weights_at", "weights_at_from_registers");
+        if biased {
+            kernel.choose("biases_at", "biases_at_from_registers").choose("hold_factors", "hold_weights_and_biases")
+        } else {
+            kernel.choose("hold_factors", "hold_weights")
+        }
+    }
+
+    /// `tensors` like x are read, which is the first binding, and dy the third.
+    fn candidates(
+        &self,
+        mut kernels: [Kernel; 3],
+        tensors: usize,
+        [weighted, biased]: [bool; 2],
+        io: &Io<'_>,
+        caps: &Caps,
+    ) -> Vec<Candidate> {
         let lines = self.count(io.inputs[0].elements());
+        let mut turns = 1;
+        // Loads from a cache cost a CPU as much as others.
+        if caps.cpu && weighted && self.groups == 1 && self.by_four() {
+            turns = (lines / (32 * caps.threads.max(1))).clamp(1, 8);
+            kernels[2] = self.keep(kernels[2].clone(), turns, biased);
+        }
         let kernels = kernels.map(|kernel| {
             let kernel = kernel.set("GROUPS", self.groups).set("INNER", self.inner);
             self.lanes(kernel.set("CENTRED", self.centred).set("EPS", self.eps))
         });
-        let hold = |kernel| match tensors {
-            1 => lines::hold(kernel),
-            _ => lines::hold(kernel)
-                .choose("hold_grads", "hold_grads_in_registers")
-                .choose("grads_again", "grads_from_registers"),
+        let hold = |kernel| {
+            let mut kernel = lines::hold(kernel);
+            if tensors == 1 {
+                return kernel;
+            }
+            kernel.streamed.push(2);
+            kernel.choose("hold_grads", "hold_grads_in_registers").choose("grads_again", "grads_from_registers")
         };
-        lines::candidates(kernels, [lines, self.length], tensors, hold, caps)
+        lines::candidates(kernels, &lines::Lines { count: lines, length: self.length, tensors, turns }, hold, caps)
     }
 
     /// `kernel` for lines of whole vec4s or of others.
@@ -162,12 +187,12 @@ impl Op for Normalize {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernels = ["serial", "grouped"].map(|entry| {
+        let kernels = lines::ENTRIES.map(|entry| {
             let kernel = Kernel::new(shader!("normalize.wgsl"), entry).bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]);
             let kernel = if self.weighted { self.lines.weighted(kernel, Arg::In(1)) } else { kernel };
             if self.biased { self.lines.biased(kernel, Arg::In(io.inputs.len() - 1)) } else { kernel }
         });
-        self.lines.candidates(kernels, 1, io, caps)
+        self.lines.candidates(kernels, 1, [self.weighted, self.biased], io, caps)
     }
 
     fn epilogue(&self) -> bool {
@@ -222,12 +247,12 @@ impl Op for Slope {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernels = ["serial_slope", "grouped_slope"].map(|entry| {
+        let kernels = ["serial_slope", "grouped_slope", "by_subgroup_slope"].map(|entry| {
             let kernel = Kernel::new(shader!("normalize.wgsl"), entry);
             let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::Out(0)]);
             if self.weighted { self.lines.weighted(kernel, Arg::In(3)) } else { kernel }
         });
-        self.lines.candidates(kernels, 2, io, caps)
+        self.lines.candidates(kernels, 2, [self.weighted, false], io, caps)
     }
 
     fn epilogue(&self) -> bool {

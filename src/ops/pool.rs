@@ -4,8 +4,11 @@ use super::gemm;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
-/// Rows of a window that are written out in kernels for windows of two columns, at most.
-const MOST_ROWS: usize = 8;
+/// Loads that are written out in kernels for runs of windows, at most.
+const LOADS: usize = 40;
+
+/// Names of the candidates by the windows that an invocation takes.
+const RUNS: [&str; 8] = ["", "single", "in_twos", "in_threes", "in_fours", "in_fives", "", "in_sevens"];
 
 /// The windows of a pooling: extents, stride, padding and dilation, each `[height, width]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -134,9 +137,50 @@ impl Window {
         self.stride == self.kernel && self.before == [0, 0] && self.dilation == [1, 1]
     }
 
-    /// Whether a row of a window is one aligned vec2 of an image.
-    fn is_pairs(&self, image: &Desc) -> bool {
-        self.is_apart() && self.kernel[1] == 2 && self.kernel[0] <= MOST_ROWS && image.shape[3].is_multiple_of(2)
+    /// How many neighbouring windows an invocation may take, the best for this class of devices first.
+    fn runs(&self, x: &Desc, y: &Desc, caps: &Caps) -> Vec<usize> {
+        let ([rows, columns], step) = (self.kernel, self.stride[1]);
+        if self.dilation[1] != 1 || !x.shape[3].is_multiple_of(2) {
+            return Vec::new();
+        }
+        let loads = |run: usize| rows * ((run - 1) * step + columns).div_ceil(2);
+        let fits =
+            |run: &usize| y.shape[3].is_multiple_of(*run) && (run * step).is_multiple_of(2) && loads(*run) <= LOADS;
+        let mut runs: Vec<usize> = [4, 2, 7, 5, 3].into_iter().filter(fits).take(2).collect();
+        // A GPU needs neighbours for its lanes rather than for each of them.
+        runs.extend(Some(1).filter(fits));
+        if !caps.cpu {
+            runs.reverse();
+        }
+        runs
+    }
+
+    /// A kernel of which each invocation takes `run` neighbouring windows; `whole`: whether no rows, no columns of windows
+    /// need a test for an edge.
+    fn by_run(
+        &self,
+        entry: &'static str,
+        [x, y]: [&Desc; 2],
+        run: usize,
+        count: usize,
+        whole: [bool; 2],
+        caps: &Caps,
+    ) -> Kernel {
+        let kernel = self.kernel(entry, x, y, count / run, caps).set("RUN", run);
+        let kernel = kernel.set("ALL_ROWS", whole[0]).set("ALL_COLUMNS", whole[1]);
+        match run {
+            4 => kernel.choose("put", "put_four").choose("keep_run", "keep_four").choose("recall", "recall_four"),
+            2 => kernel.choose("put", "put_two").choose("keep_run", "keep_two").choose("recall", "recall_two"),
+            _ => kernel,
+        }
+    }
+
+    /// Whether no window hangs over an edge, above and below, left and right.
+    fn inside(&self, x: &Desc, y: &Desc) -> [bool; 2] {
+        [0, 1].map(|side| {
+            let reach = (self.kernel[side] - 1) * self.dilation[side] + 1;
+            self.before[side] == 0 && (y.shape[2 + side] - 1) * self.stride[side] + reach <= x.shape[2 + side]
+        })
     }
 
     /// `kernel` with this binding, an image or the results of windows.
@@ -169,17 +213,21 @@ impl Op for MaxPool {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let candidate = |name, entry| {
-            let kernel = self.0.kernel(entry, &io.inputs[0], &io.outputs[0], io.elements(), caps);
-            let kernel = self.0.bind(kernel, Arg::In(0)).bind([Arg::Out(0)]);
+        let (w, x, y) = (&self.0, &io.inputs[0], &io.outputs[0]);
+        let candidate = |name, kernel: Kernel, keep, nothing| {
+            let kernel = kernel.bind([Arg::Out(0)]);
             let kernel = match io.used[1] {
                 true => kernel.bind([Arg::Out(1)]),
-                false => kernel.choose("keep", "keep_nothing"),
+                false => kernel.choose(keep, nothing),
             };
-            Candidate::single(name, kernel).turns(self.0.turns())
+            Candidate::single(name, kernel).turns(w.turns())
         };
-        let pairs = self.0.is_pairs(&io.inputs[0]).then(|| candidate("by_two", "max_forward_by_two"));
-        pairs.into_iter().chain([candidate("direct", "max_forward")]).collect()
+        let by_run = w.runs(x, y, caps).into_iter().map(|run| {
+            let kernel = w.by_run("max_forward_by_run", [x, y], run, io.elements(), w.inside(x, y), caps);
+            candidate(RUNS[run], kernel.stream(Arg::In(0)), "keep_run", "keep_no_run")
+        });
+        let direct = w.bind(w.kernel("max_forward", x, y, io.elements(), caps), Arg::In(0));
+        by_run.chain([candidate("direct", direct, "keep", "keep_nothing")]).collect()
     }
 
     fn epilogue(&self) -> bool {
@@ -221,10 +269,13 @@ impl Op for MaxPoolGrad {
         if !w.is_apart() {
             return vec![gather];
         }
-        let windows = x.shape[0] * x.shape[1] * x.shape[2].div_ceil(w.kernel[0]) * x.shape[3].div_ceil(w.kernel[1]);
-        let apart = kernel("max_backward_apart", windows);
-        let pairs = w.is_pairs(x).then(|| candidate("by_two", apart.clone().choose("put_row", "put_row_by_two")));
-        pairs.into_iter().chain([candidate("windows", apart), gather]).collect()
+        let rows = x.shape[0] * x.shape[1] * x.shape[2].div_ceil(w.kernel[0]);
+        let by_run = w.runs(x, y, caps).into_iter().filter(|_| w.kernel[1] == 2).map(|run| {
+            let whole = [y.shape[2] * w.kernel[0] == x.shape[2], true];
+            candidate(RUNS[run], w.by_run("max_backward_by_run", [x, y], run, rows * y.shape[3], whole, caps))
+        });
+        let apart = kernel("max_backward_apart", rows * x.shape[3].div_ceil(w.kernel[1]));
+        by_run.chain([candidate("windows", apart), gather]).collect()
     }
 
     fn epilogue(&self) -> bool {
@@ -289,17 +340,18 @@ impl Op for AvgPool {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let (x, y) = (&io.inputs[0], &io.outputs[0]);
-        let candidate = |name, entry| {
-            let [image, windows] = if self.back.is_some() { [y, x] } else { [x, y] };
-            let kernel = self.window.kernel(entry, image, windows, io.elements(), caps);
-            let kernel = self.window.bind(kernel, Arg::In(0)).bind([Arg::Out(0)]);
-            Candidate::single(name, kernel).turns(self.window.turns())
-        };
+        let w = &self.window;
+        let candidate = |name, kernel: Kernel| Candidate::single(name, kernel.bind([Arg::Out(0)])).turns(w.turns());
         if self.back.is_some() {
-            return vec![candidate("direct", "average_backward")];
+            let kernel = w.kernel("average_backward", y, x, io.elements(), caps);
+            return vec![candidate("direct", w.bind(kernel, Arg::In(0)))];
         }
-        let pairs = self.window.is_pairs(x).then(|| candidate("by_two", "average_forward_by_two"));
-        pairs.into_iter().chain([candidate("direct", "average_forward")]).collect()
+        let by_run = w.runs(x, y, caps).into_iter().map(|run| {
+            let kernel = w.by_run("average_forward_by_run", [x, y], run, io.elements(), w.inside(x, y), caps);
+            candidate(RUNS[run], kernel.stream(Arg::In(0)))
+        });
+        let direct = w.bind(w.kernel("average_forward", x, y, io.elements(), caps), Arg::In(0));
+        by_run.chain([candidate("direct", direct)]).collect()
     }
 
     fn epilogue(&self) -> bool {

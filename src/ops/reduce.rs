@@ -54,6 +54,16 @@ fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
     if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
 
+/// Neighbours on a CPU that read a stretch of each line together: one SIMD vector.
+const SPAN: usize = 8;
+
+/// How many of `vectors` of results an invocation takes. A CPU runs through all lines for one SIMD vector before the next;
+/// long stretches of each line are what its caches are made for.
+fn block(vectors: usize, caps: &Caps) -> usize {
+    let fits = |block: &usize| caps.cpu && vectors.is_multiple_of(SPAN * block);
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+}
+
 impl Reduce {
     fn code(&self) -> u32 {
         match self.kind {
@@ -162,7 +172,8 @@ impl Op for Reduce {
         };
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {
-            let lines = if entry == "reduce_columns_vec4" { outputs / 4 } else { outputs };
+            let block = if entry == "reduce_columns_vec4" { block(outputs / 4, caps) } else { 1 };
+            let lines = if entry == "reduce_columns_vec4" { outputs / 4 / block } else { outputs };
             let splits = splits(lines, length, inner, team);
             let to = if splits == 1 {
                 Arg::Out(0)
@@ -171,7 +182,13 @@ impl Op for Reduce {
                 Arg::ScratchOut(candidate.scratch.len() - 1)
             };
             let kernel = stage(entry, lines, length, splits, inner).replace("place", rule);
-            let kernel = if entry == "reduce_vec4" { kernel.stream(from) } else { kernel.bind([from]) };
+            let kernel = match entry {
+                "reduce_columns_vec4" => {
+                    kernel.set("BLOCK", block).set("SPAN", if block > 1 { SPAN } else { 1 }).stream(from)
+                }
+                "reduce_vec4" => kernel.stream(from),
+                _ => kernel.bind([from]),
+            };
             candidate.kernels.push(kernel.bind([to]));
             if splits == 1 {
                 return vec![candidate];

@@ -48,11 +48,15 @@ impl Op for Softmax {
             let kernel = kernel.set("INNER", inner).grid(caps.fold(lines.div_ceil(64)));
             return vec![Candidate::single("strided", kernel).turns(3 * length + 3)];
         }
-        let kernels = ["serial", "grouped"].map(|entry| match length.is_multiple_of(4) {
+        let kernels = lines::ENTRIES.map(|entry| match length.is_multiple_of(4) {
             true => kernel(entry),
             false => lines::one_lane(kernel(entry)),
         });
-        lines::candidates(kernels, [lines, length], 1, lines::hold, caps)
+        let hold = |kernel| {
+            let kernel = lines::hold(kernel).choose("exponential", "exponential_in_registers");
+            kernel.choose("finish", "finish_from_registers")
+        };
+        lines::candidates(kernels, &lines::Lines { count: lines, length, tensors: 1, turns: 1 }, hold, caps)
     }
 
     fn epilogue(&self) -> bool {

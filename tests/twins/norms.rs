@@ -20,7 +20,7 @@ fn over_the_last_axes() {
         let mut inputs = named([("x", away_from_zero(&mut random, &[&outer[..], shape].concat()))]);
         let (weight, bias) = (random.uniform(shape, 0.5, 1.5), random.uniform(shape, -1.0, 1.0));
         let attrs = json!({"normalized_shape": shape, "eps": 1e-3});
-        for kernel in 0..3 {
+        for kernel in 0..LINES {
             inputs.retain(|name, _| name == "x");
             check(&gpu(kernel), "layer_norm", &attrs, &inputs, BOUND, &mut random);
             inputs.insert("weight".into(), weight.clone());
@@ -33,15 +33,19 @@ fn over_the_last_axes() {
     }
 }
 
-/// As many lines as CPU adapters take one by one.
+/// As many lines as CPU adapters take one by one, or several for each subgroup, some of which are past the end.
 #[test]
 fn of_many_lines() {
     let mut random = Random::new(35);
-    let inputs = named([("x", away_from_zero(&mut random, &[700, 12])), ("weight", random.normal([12]))]);
-    for kernel in 0..3 {
-        for op in ["layer_norm", "rms_norm"] {
-            let attrs = json!({"normalized_shape": [12], "eps": 1e-3});
-            check(&gpu(kernel), op, &attrs, &inputs, BOUND, &mut random);
+    for (lines, length) in [(700, 12), (259, 128), (200, 100), (130, 33)] {
+        let mut inputs = named([("x", away_from_zero(&mut random, &[lines, length]))]);
+        inputs.insert("weight".into(), random.normal([length]));
+        let attrs = json!({"normalized_shape": [length], "eps": 1e-3});
+        for kernel in 0..LINES {
+            inputs.remove("bias");
+            check(&gpu(kernel), "rms_norm", &attrs, &inputs, BOUND, &mut random);
+            inputs.insert("bias".into(), random.normal([length]));
+            check(&gpu(kernel), "layer_norm", &attrs, &inputs, BOUND, &mut random);
         }
     }
 }
@@ -58,7 +62,7 @@ fn over_channels() {
                 inputs.insert("weight".into(), random.uniform([shape[1]], 0.5, 1.5));
                 inputs.insert("bias".into(), random.normal([shape[1]]));
             }
-            for kernel in 0..3 {
+            for kernel in 0..LINES {
                 let attrs = json!({"num_groups": groups, "eps": 1e-3});
                 check(&gpu(kernel), "group_norm", &attrs, &inputs, BOUND, &mut random);
                 check(&gpu(kernel), "instance_norm", &attrs, &inputs, BOUND, &mut random);
@@ -94,7 +98,7 @@ fn with_a_large_mean() {
     let mut random = Random::new(38);
     for length in [64, 65, 4100] {
         let x = random.normal([300, length]).map(|v| f64::from((4096.0 + v) as f32));
-        for kernel in 0..3 {
+        for kernel in 0..LINES {
             let attrs = json!({"normalized_shape": [length], "eps": 1e-5});
             let inputs = named([("x", x.clone())]);
             check(&gpu(kernel), "layer_norm", &attrs, &inputs, Bound::Values(2e-3, 2e-3), &mut random);

@@ -70,8 +70,22 @@ fn along_one_axis() {
             check(&gpu(0), op, &attrs, &x, if op == "cumsum" { TERMS } else { EXACT }, &mut random);
         }
         for op in ["softmax", "log_softmax", "softmin", "logsumexp"] {
-            for kernel in 0..3 {
+            for kernel in 0..LINES {
                 check(&gpu(kernel), op, &json!({"dim": dim}), &x, Bound::Values(1e-5, 5e-6), &mut random);
+            }
+        }
+    }
+}
+
+/// Lines that a subgroup's turns fill or not, and as many of them as its workgroup takes or not.
+#[test]
+fn softmax_of_many_lines() {
+    let mut random = Random::new(38);
+    for shape in [[64, 128], [75, 100], [9, 1000], [70, 7]] {
+        let x = named([("x", random.normal(shape).map(|v| f64::from(3.0 * v as f32)))]);
+        for op in ["softmax", "log_softmax"] {
+            for kernel in 0..LINES {
+                check(&gpu(kernel), op, &json!({"dim": 1}), &x, Bound::Values(1e-5, 5e-6), &mut random);
             }
         }
     }

@@ -30,6 +30,12 @@ pub const VALUES: Bound = Bound::Values(1e-5, 2e-6);
 /// Kernels that an op offers for the same work at the most.
 pub const KERNELS: usize = 6;
 
+/// The same for ops over lines (softmax and norms).
+pub const LINES: usize = 4;
+
+/// The same for poolings.
+pub const POOLINGS: usize = 5;
+
 /// Nothing is computed.
 pub const EXACT: Bound = Bound::Values(0.0, 0.0);
 

@@ -129,11 +129,32 @@ fn poolings() {
         let x = named([("x", random.normal(shape))]);
         let ceil = round % 2 == 0;
         let mut attrs = json!({"kernel_size": [kh, kw], "stride": stride, "padding": padding, "ceil_mode": ceil});
-        attrs["dilation"] = json!(dilation);
-        check(&gpu(0), "max_pool2d", &attrs, &x, Bound::Values(1e-6, 1e-6), &mut random);
         attrs["count_include_pad"] = json!(round % 3 == 0);
-        attrs["dilation"] = json!([1, 1]);
-        check(&gpu(0), "avg_pool2d", &attrs, &x, TERMS, &mut random);
+        for kernel in 0..POOLINGS {
+            attrs["dilation"] = json!(dilation);
+            check(&gpu(kernel), "max_pool2d", &attrs, &x, Bound::Values(1e-6, 1e-6), &mut random);
+            attrs["dilation"] = json!([1, 1]);
+            check(&gpu(kernel), "avg_pool2d", &attrs, &x, TERMS, &mut random);
+        }
+    }
+}
+
+/// Overlapping windows in images of an even width, in runs of every length.
+#[test]
+fn poolings_in_runs() {
+    let mut random = Random::new(25);
+    for width in [8, 10, 12, 14, 22] {
+        for ([kh, kw], stride, padding) in [([3, 3], 2, 1), ([3, 3], 1, 1), ([2, 5], 2, 0), ([3, 4], 3, 2)] {
+            let x = named([("x", random.normal([2, 2, 5, width]))]);
+            let mut attrs = json!({"kernel_size": [kh, kw], "stride": [2, stride], "padding": [1, padding]});
+            attrs["ceil_mode"] = json!(width == 10);
+            attrs["dilation"] = json!([1, 1]);
+            attrs["count_include_pad"] = json!(width == 8);
+            for kernel in 0..POOLINGS {
+                check(&gpu(kernel), "max_pool2d", &attrs, &x, Bound::Values(1e-6, 1e-6), &mut random);
+                check(&gpu(kernel), "avg_pool2d", &attrs, &x, TERMS, &mut random);
+            }
+        }
     }
 }
 
@@ -149,8 +170,10 @@ fn poolings_side_by_side() {
         ([1, 2], [5, 4]),
         ([2, 2], [6, 7]),
         ([9, 2], [19, 4]),
+        ([2, 2], [4, 10]),
+        ([2, 2], [4, 14]),
     ];
-    for kernel in 0..3 {
+    for kernel in 0..POOLINGS {
         for (window, [height, width]) in cases {
             let x = named([("x", random.normal([2, 3, height, width]))]);
             for ceil in [false, true] {
