@@ -64,18 +64,25 @@ pub(super) fn candidates(
     teams.insert(if serial_first { 0 } else { teams.len() }, serial);
     if let Some(size) = caps.subgroup.filter(|&size| size > 1) {
         let rounds = steps.div_ceil(size as usize);
-        // A CPU keeps the others on its stack; what limits it is the time to compile so many turns.
-        let fits = if caps.cpu { rounds <= HELD } else { rounds * lanes * tensors <= HELD };
-        if fits {
-            let width = 64;
-            let kernel = hold(fit(by_subgroup).set("HELD", rounds)).set("WIDTH", width).set("SUBGROUP", size);
-            let kernel = kernel.choose("all_sum", "all_sum_of_subgroup").choose("all_max", "all_max_of_subgroup");
-            let kernel = kernel.choose("within", "within_by_subgroup");
-            let kernel = kernel.grid(caps.fold(lines.div_ceil(width / size as usize * turns)));
-            teams.insert(0, Candidate::single("held_by_subgroup", kernel).turns(3 * rounds + 3));
+        // A CPU keeps more on its stack; what limits it is the time to compile so many turns.
+        let held = if caps.cpu { rounds } else { rounds * lanes };
+        if held * tensors <= HELD {
+            let kernel = in_a_subgroup(hold(fit(by_subgroup).set("HELD", rounds)), size, lines.div_ceil(turns), caps);
+            // Its sums cost more than those of one invocation, whose lines must be long to show it.
+            let first = if caps.cpu { rounds * lanes >= 20 } else { !serial_first };
+            teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(3 * rounds + 3));
         }
     }
     teams
+}
+
+/// `kernel` for subgroups of `size`, of which there are to be `count`.
+fn in_a_subgroup(kernel: Kernel, size: u32, count: usize, caps: &Caps) -> Kernel {
+    let width = size.max(64);
+    let kernel =
+        kernel.set("WIDTH", width).set("SUBGROUP", size).grid(caps.fold(count.div_ceil((width / size) as usize)));
+    let kernel = kernel.choose("all_sum", "all_sum_of_subgroup").choose("all_max", "all_max_of_subgroup");
+    kernel.choose("within", "within_by_subgroup")
 }
 
 /// The candidates that are `kernel` with workgroups of `width`: combining values in a tree and, where there are subgroups,
