@@ -286,8 +286,11 @@ fn by_subgroup_slope(
 const SPLITS = 1u; // the lines are cut into as many parts
 @group(0) @binding(3) var<storage, read_write> sums: array<Lanes>; // [SPLITS, 2, LENGTH]: for the weight, for the bias
 
-// The gradients of weight and bias, where each element of a line is of a channel of its own: an invocation goes down a
-// column of Lanes.
+const BLOCK = 1u; // columns of Lanes for each invocation
+const SPAN = 1u;  // neighbours that share as many times BLOCK of them, and read as long a stretch of each line at once
+
+// The gradients of weight and bias, where each element of a line is of a channel of its own: an invocation goes down
+// BLOCK columns of Lanes.
 @compute @workgroup_size(64)
 fn channel_sums(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -295,21 +298,31 @@ fn channel_sums(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let columns = LENGTH / LANES;
-    let stretches = (columns + 63u) / 64u;
+    let owners = columns / BLOCK;
+    let stretches = (owners + 63u) / 64u;
     let id = group_index(group, groups);
-    let column = id % stretches * 64u + lane;
+    let owner = id % stretches * 64u + lane;
     let split = id / stretches;
-    if (column >= columns || split >= SPLITS) {
+    if (owner >= owners || split >= SPLITS) {
         return;
     }
+    let first = owner / SPAN * (SPAN * BLOCK) + owner % SPAN;
     let run = (LINES + SPLITS - 1u) / SPLITS;
-    var by_weight = Lanes();
-    var by_bias = Lanes();
+    var by_weight: array<Lanes, BLOCK>;
+    var by_bias: array<Lanes, BLOCK>;
     for (var line = split * run; line < min(split * run + run, LINES); line++) {
-        let g = dy[line * columns + column];
-        by_weight += g * ((x[line * columns + column] - saved[line]) * saved[LINES + line]);
-        by_bias += g;
+        let mean = saved[line];
+        let scale = saved[LINES + line];
+        for (var n = 0u; n < BLOCK; n++) { // unroll
+            let at = line * columns + first + n * SPAN;
+            let g = dy[at];
+            by_weight[n] += g * ((x[at] - mean) * scale);
+            by_bias[n] += g;
+        }
     }
-    sums[split * 2u * columns + column] = by_weight;
-    sums[(split * 2u + 1u) * columns + column] = by_bias;
+    for (var n = 0u; n < BLOCK; n++) { // unroll
+        let column = first + n * SPAN;
+        sums[split * 2u * columns + column] = by_weight[n];
+        sums[(split * 2u + 1u) * columns + column] = by_bias[n];
+    }
 }

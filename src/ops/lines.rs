@@ -43,8 +43,7 @@ pub(super) fn candidates(
     let &Lines { count: lines, length, tensors, turns } = lines;
     let lanes = if length.is_multiple_of(4) { 4 } else { 1 };
     let steps = length / lanes;
-    // About four loads for each invocation, in whole subgroups.
-    let width = steps.div_ceil(4).next_power_of_two().clamp(32, caps.invocations.min(256) as usize);
+    let width = width(steps, caps);
     let rounds = steps.div_ceil(width);
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
     let serial = fit(serial).set("ROUNDS", steps).choose("all_sum", "sum_alone").choose("all_max", "max_alone");
@@ -67,7 +66,8 @@ pub(super) fn candidates(
         // A CPU keeps more on its stack; what limits it is the time to compile so many turns.
         let held = if caps.cpu { rounds } else { rounds * lanes };
         if held * tensors <= HELD {
-            let kernel = in_a_subgroup(hold(fit(by_subgroup).set("HELD", rounds)), size, lines.div_ceil(turns), caps);
+            let by_subgroup = fit(by_subgroup).set("HELD", rounds).choose("within", "within_by_subgroup");
+            let kernel = in_a_subgroup(hold(by_subgroup), size, lines.div_ceil(turns), caps);
             // Its sums cost more than those of one invocation, whose lines must be long to show it.
             let first = if caps.cpu { rounds * lanes >= 20 } else { !serial_first };
             teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(3 * rounds + 3));
@@ -76,13 +76,17 @@ pub(super) fn candidates(
     teams
 }
 
+/// Invocations of a workgroup that shares a line of `steps` loads: about four for each of them, in whole subgroups.
+pub(super) fn width(steps: usize, caps: &Caps) -> usize {
+    steps.div_ceil(4).next_power_of_two().clamp(32, caps.invocations.min(256) as usize)
+}
+
 /// `kernel` for subgroups of `size`, of which there are to be `count`.
-fn in_a_subgroup(kernel: Kernel, size: u32, count: usize, caps: &Caps) -> Kernel {
+pub(super) fn in_a_subgroup(kernel: Kernel, size: u32, count: usize, caps: &Caps) -> Kernel {
     let width = size.max(64);
     let kernel =
         kernel.set("WIDTH", width).set("SUBGROUP", size).grid(caps.fold(count.div_ceil((width / size) as usize)));
-    let kernel = kernel.choose("all_sum", "all_sum_of_subgroup").choose("all_max", "all_max_of_subgroup");
-    kernel.choose("within", "within_by_subgroup")
+    kernel.choose("all_sum", "all_sum_of_subgroup").choose("all_max", "all_max_of_subgroup")
 }
 
 /// The candidates that are `kernel` with workgroups of `width`: combining values in a tree and, where there are subgroups,

@@ -1,6 +1,6 @@
 //! Layer, RMS, group, instance and batch normalization.
 
-use super::{gemm, lines};
+use super::{gemm, lines, reduce};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor};
 use crate::shader;
 
@@ -292,11 +292,13 @@ impl Op for ChannelSums {
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let (length, lines) = (self.0.length, self.0.count(io.inputs[0].elements()));
         let columns = if length.is_multiple_of(4) { length / 4 } else { length };
+        let [block, span] = reduce::block(columns, 4, caps);
         // Enough invocations for a large GPU, of at least 16 lines each.
         let splits = (16_384 / columns).clamp(1, lines.div_ceil(16).max(1)).max(lines.div_ceil(caps.turns / 2));
         let kernel = self.0.lanes(Kernel::new(shader!("normalize.wgsl"), "channel_sums"));
-        let kernel = kernel.set("LINES", lines).set("LENGTH", length).bind([Arg::In(0), Arg::In(1), Arg::In(2)]);
-        vec![gemm::split("columns", kernel, columns.div_ceil(64), splits, 2 * length, &[], caps)]
+        let kernel = kernel.set("LINES", lines).set("LENGTH", length).set("BLOCK", block).set("SPAN", span);
+        let kernel = kernel.stream(Arg::In(0)).bind([Arg::In(1)]).stream(Arg::In(2));
+        vec![gemm::split("columns", kernel, (columns / block).div_ceil(64), splits, 2 * length, &[], caps)]
     }
 
     fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {

@@ -1,5 +1,6 @@
 //! Reductions along any axes.
 
+use super::lines;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor, View};
 use crate::shader;
 
@@ -54,14 +55,13 @@ fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
     if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
 
-/// Neighbours on a CPU that read a stretch of each line together: one SIMD vector.
-const SPAN: usize = 8;
-
-/// How many of `vectors` of results an invocation takes. A CPU runs through all lines for one SIMD vector before the next;
-/// long stretches of each line are what its caches are made for.
-fn block(vectors: usize, caps: &Caps) -> usize {
-    let fits = |block: &usize| caps.cpu && vectors.is_multiple_of(SPAN * block);
-    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+/// BLOCK and SPAN: how many of `columns`, at the most, an invocation goes down, and how many neighbours share as many times
+/// more. A CPU takes one SIMD vector of invocations through all lines before the next; long stretches of each line are
+/// what its caches are made for.
+pub(super) fn block(columns: usize, most: usize, caps: &Caps) -> [usize; 2] {
+    const SPAN: usize = 8;
+    let fits = |block: &usize| caps.cpu && *block <= most && columns.is_multiple_of(SPAN * block);
+    [8, 4, 2].into_iter().find(fits).map_or([1, 1], |block| [block, SPAN])
 }
 
 impl Reduce {
@@ -71,6 +71,54 @@ impl Reduce {
             Kind::Max | Kind::ArgMax => 1,
             Kind::Min | Kind::ArgMin => 2,
             Kind::Prod => 3,
+        }
+    }
+}
+
+impl Reduce {
+    /// `staged` and, for lines of neighbouring elements, the kernels of which a workgroup or a subgroup takes each line.
+    fn beside(&self, staged: Candidate, [outputs, length]: [usize; 2], x: &View, caps: &Caps) -> Vec<Candidate> {
+        let kept = (0..x.shape.len()).rfind(|axis| x.shape[*axis] != 1 && !self.axes.contains(axis));
+        let trailing = self.axes.iter().all(|&axis| x.shape[axis] == 1 || Some(axis) > kept);
+        let contiguous = x.offset == 0 && x.merged().len() <= 1 && x.merged().iter().all(|&(_, stride)| stride == 1);
+        if self.kind == Kind::Prod || !trailing || !contiguous || length < 32 {
+            return vec![staged];
+        }
+        let vectors = length.is_multiple_of(4);
+        let steps = if vectors { length / 4 } else { length };
+        // A few loads under way for each invocation.
+        let kernel = |entry: &'static str, team: usize| {
+            let turns = steps.div_ceil(team);
+            let mut kernel = Kernel::new(shader!("reduce_lines.wgsl"), entry);
+            if !vectors {
+                kernel = lines::one_lane(kernel).choose("higher", "higher_one").choose("highest", "highest_one");
+            }
+            let kernel = kernel.set("KIND", self.code()).set("LINES", outputs).set("LENGTH", length);
+            let kernel = kernel.set("HELD", turns.min(4)).set("ROUNDS", turns.div_ceil(4));
+            kernel.stream(Arg::In(0)).bind([Arg::Out(0)])
+        };
+        let width = lines::width(steps, caps);
+        let grouped = kernel("grouped", width).grid(caps.fold(outputs));
+        let few = caps.cpu || outputs * width < 16_384 && steps > 8 * width;
+        let grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, steps / width + 30, caps);
+        let Some(size) = caps.subgroup.filter(|&size| size > 1) else {
+            // Few long lines are cut into parts.
+            return if few { [vec![staged], grouped].concat() } else { [grouped, vec![staged]].concat() };
+        };
+        let alone = lines::in_a_subgroup(kernel("by_subgroup", size as usize), size, outputs, caps);
+        let alone = Candidate::single("in_a_subgroup", alone).turns(steps / size as usize + 3);
+        let size = size as usize;
+        if caps.cpu {
+            // There, sums of teams cost more than those of single invocations: lines must be long enough to repay them.
+            let long = outputs >= 16 * caps.threads && steps >= 8 * size;
+            let both = if long { vec![alone, staged] } else { vec![staged, alone] };
+            return [both, grouped].concat();
+        }
+        // As many lines as a large GPU has subgroups under way, or short ones, are a subgroup's work.
+        match (few, outputs >= 4096 || steps <= 4 * size) {
+            (true, _) => [vec![staged], grouped, vec![alone]].concat(),
+            (_, true) => [vec![alone], grouped, vec![staged]].concat(),
+            _ => [grouped, vec![alone, staged]].concat(),
         }
     }
 }
@@ -129,7 +177,7 @@ impl Op for Reduce {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let shape = &io.inputs[0].shape;
-        let (outputs, length) = (io.elements(), self.axes.iter().map(|&a| shape[a]).product::<usize>());
+        let (outputs, whole) = (io.elements(), self.axes.iter().map(|&a| shape[a]).product::<usize>());
         let x = io.view(0);
         let rule = lines(&x, &self.axes);
         let innermost = (0..shape.len()).rev().find(|&a| shape[a] != 1);
@@ -149,13 +197,13 @@ impl Op for Reduce {
         };
         if matches!(self.kind, Kind::ArgMax | Kind::ArgMin) {
             // The best of each part of a line, then the best of those.
-            let parts = length.div_ceil(ARG_RUN);
-            let kernel = stage("arg", outputs, length, parts, false).replace("place", rule.clone());
+            let parts = whole.div_ceil(ARG_RUN);
+            let kernel = stage("arg", outputs, whole, parts, false).replace("place", rule.clone());
             if parts == 1 {
                 return vec![Candidate::single("serial", kernel.bind([Arg::In(0), Arg::Out(0)]))];
             }
             let first = kernel.bind([Arg::In(0), Arg::ScratchOut(0)]);
-            let last = stage("arg_of_parts", outputs, length, 1, false).set("PARTS", parts).replace("place", rule);
+            let last = stage("arg_of_parts", outputs, whole, 1, false).set("PARTS", parts).replace("place", rule);
             let last = last.bind([Arg::In(0), Arg::Out(0), Arg::ScratchIn(0)]);
             let staged = Candidate::new("staged", vec![first, last], vec![outputs * parts * 4]);
             return vec![staged.turns(parts + 1)];
@@ -164,15 +212,15 @@ impl Op for Reduce {
         let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
         let (mut entry, mut length) = if along.in_vectors() && across.keeps_vectors() {
-            ("reduce_vec4", length / 4)
-        } else if across.in_vectors() && along.keeps_vectors() && outputs * length >= LARGE {
-            ("reduce_columns_vec4", length)
+            ("reduce_vec4", whole / 4)
+        } else if across.in_vectors() && along.keeps_vectors() && outputs * whole >= LARGE {
+            ("reduce_columns_vec4", whole)
         } else {
-            ("reduce", length)
+            ("reduce", whole)
         };
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {
-            let block = if entry == "reduce_columns_vec4" { block(outputs / 4, caps) } else { 1 };
+            let [block, span] = block(outputs / 4, 8, caps);
             let lines = if entry == "reduce_columns_vec4" { outputs / 4 / block } else { outputs };
             let splits = splits(lines, length, inner, team);
             let to = if splits == 1 {
@@ -183,15 +231,13 @@ impl Op for Reduce {
             };
             let kernel = stage(entry, lines, length, splits, inner).replace("place", rule);
             let kernel = match entry {
-                "reduce_columns_vec4" => {
-                    kernel.set("BLOCK", block).set("SPAN", if block > 1 { SPAN } else { 1 }).stream(from)
-                }
+                "reduce_columns_vec4" => kernel.set("BLOCK", block).set("SPAN", span).stream(from),
                 "reduce_vec4" => kernel.stream(from),
                 _ => kernel.bind([from]),
             };
             candidate.kernels.push(kernel.bind([to]));
             if splits == 1 {
-                return vec![candidate];
+                return self.beside(candidate, [outputs, whole], &x, caps);
             }
             from = Arg::ScratchIn(candidate.scratch.len() - 1);
             rule = format!("fn place(o: u32, r: u32) -> u32 {{ return r * {outputs}u + o; }}");

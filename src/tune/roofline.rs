@@ -58,8 +58,8 @@ impl Roofline {
         self.read.max(self.copy).max(self.triad)
     }
 
-    /// The rate of sums in f32 of products of this type, by whichever units are fastest.
-    fn products(&self, factors: DType) -> f64 {
+    /// The rate of sums in f32 of products of this type, by whichever units are fastest, in GFLOP/s.
+    pub fn products(&self, factors: DType) -> f64 {
         let of = self.matrices.iter().filter(|(name, _)| name.starts_with(&factors.to_string()));
         of.map(|(_, rate)| *rate).fold(self.arithmetic, f64::max)
     }

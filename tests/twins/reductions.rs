@@ -1,6 +1,7 @@
 //! Reductions over every set of axes, softmax, losses.
 
 use serde_json::json;
+use shadegrad::Graph;
 
 use crate::support::reference::Random;
 use crate::trial::*;
@@ -73,6 +74,33 @@ fn along_one_axis() {
             for kernel in 0..LINES {
                 check(&gpu(kernel), op, &json!({"dim": dim}), &x, Bound::Values(1e-5, 5e-6), &mut random);
             }
+        }
+    }
+}
+
+/// Of neighbours, with every kernel; what a NaN goes into is one.
+#[test]
+fn along_lines() {
+    let mut random = Random::new(39);
+    for shape in [[64, 128], [75, 100], [9, 1000], [70, 33], [3, 5000], [5000, 40]] {
+        let x = named([("x", random.normal(shape).map(|v| f64::from(v as f32)))]);
+        for (op, bound) in [("sum", TERMS), ("amax", EXACT), ("amin", EXACT)] {
+            for kernel in 0..LINES {
+                check(&gpu(kernel), op, &json!({"dim": [1], "keepdim": false}), &x, bound, &mut random);
+            }
+        }
+    }
+    let mut values = vec![1.5; 3 * 300];
+    values[450] = f32::NAN;
+    for kernel in 0..LINES {
+        let g = Graph::inference();
+        let x = g.input([3, 300]);
+        let all = [x.sum(&[1], false), x.amax(&[1], false), x.amin(&[1], false)];
+        let program = gpu(kernel).compile(&g.function([&all[0], &all[1], &all[2]])).unwrap();
+        program.write(&x, &values).unwrap().run().unwrap();
+        for (y, want) in all.iter().zip([450.0, 1.5, 1.5]) {
+            let got = program.read(y).unwrap();
+            assert!(got[0] == want && got[1].is_nan() && got[2] == want, "{kernel}: {got:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use super::report::Row;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use shadegrad::tune::Roofline;
-use shadegrad::{Error, Result};
+use shadegrad::{DType, Error, Result};
 use std::path::Path;
 
 const WIDTH: u32 = 960;
@@ -69,9 +69,10 @@ fn legend(area: &Area<'_>, rows: &[&Row]) -> Result<(), String> {
 /// GFLOP/s over operations per byte, both logarithmic.
 fn roofs(area: &Area<'_>, device: &str, roofline: &Roofline, rows: &[&Row]) -> Result<(), String> {
     let points: Vec<(f64, f64)> = rows.iter().map(|row| (row.flops / row.bytes, row.rate(row.flops))).collect();
-    let ridge = roofline.arithmetic / roofline.memory();
-    let xs = decades(points.iter().map(|p| p.0).chain([ridge / 10.0, ridge * 10.0]));
-    let ys = decades(points.iter().map(|p| p.1).chain([roofline.arithmetic / 100.0, roofline.arithmetic]));
+    let [halves, floats] = [DType::F16, DType::F32].map(|factors| roofline.products(factors));
+    let ridge = floats / roofline.memory();
+    let xs = decades(points.iter().map(|p| p.0).chain([ridge / 10.0, ridge * 10.0, halves / roofline.memory()]));
+    let ys = decades(points.iter().map(|p| p.1).chain([floats / 100.0, floats, halves]));
     let failed = |e: DrawingAreaErrorKind<_>| e.to_string();
     let mut chart = ChartBuilder::on(area)
         .caption(device, ("sans-serif", 18))
@@ -87,10 +88,11 @@ fn roofs(area: &Area<'_>, device: &str, roofline: &Roofline, rows: &[&Row]) -> R
         .light_line_style(WHITE)
         .draw()
         .map_err(failed)?;
-    let roof = |x: f64| (x, roofline.arithmetic.min(x * roofline.memory()));
-    chart
-        .draw_series(LineSeries::new([roof(xs.start), roof(ridge), roof(xs.end)], BLACK.stroke_width(2)))
-        .map_err(failed)?;
+    // That of products of f16 beneath, where it is a higher one.
+    for (top, color) in [(halves, RGBColor(160, 160, 160)), (floats, BLACK)] {
+        let roof = [xs.start, top / roofline.memory(), xs.end].map(|x| (x, top.min(x * roofline.memory())));
+        chart.draw_series(LineSeries::new(roof, color.stroke_width(2))).map_err(failed)?;
+    }
     for (n, point) in points.iter().enumerate() {
         let label = Text::new((n + 1).to_string(), (6, -6), ("sans-serif", 11).into_font().color(&color(n)));
         let mark = EmptyElement::at(*point) + Circle::new((0, 0), 3, color(n).filled()) + label;

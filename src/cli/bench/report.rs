@@ -65,6 +65,11 @@ impl Row {
         self.spread > WIDE
     }
 
+    /// Whether more than the roof was reached, by more than measurements differ.
+    pub fn is_above_roof(&self) -> bool {
+        self.roof.is_some_and(|(part, _)| part > 1.05)
+    }
+
     fn cells(&self) -> [String; 11] {
         let some = |value: f64, digits: usize| if value > 0.0 { format!("{value:.digits$}") } else { "-".into() };
         let (percent, roof) = match self.roof {

@@ -103,6 +103,14 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
     if !wide.is_empty() {
         eprintln!("the times of {} are spread widely: their medians say little", wide.join(", "));
     }
+    let above: Vec<&str> = rows.iter().filter(|row| row.is_above_roof()).map(|row| row.name.as_str()).collect();
+    if !above.is_empty() {
+        eprintln!(
+            "{} came above the roof: either a cache or a method with fewer operations explains it, or the roof was measured \
+             in a slow moment, and `shadegrad bench device --fresh` measures it anew",
+            above.join(", ")
+        );
+    }
     let changes = baseline.as_ref().map(|baseline| baseline.changes(&rows)).unwrap_or_default();
     if let Some(path) = &args.svg {
         chart::draw(path, &gpu.to_string(), &roofline, &rows, &changes)?;
