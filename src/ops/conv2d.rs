@@ -448,6 +448,11 @@ impl Op for Conv2d {
             _ => self.rows(&d, bias, caps),
         };
         let rows = rows.filter(|_| caps.cpu);
+        // A 1x1 kernel has no use for a pixel's neighbours; loaded one by one, they are as well rows of a product.
+        let singles = self.quads(d.image[1], 4, self.before()[1]).is_none();
+        if self.kind == Kind::WeightGrad && d.kernel == [1, 1] && singles {
+            return products.into_iter().chain(rows).collect();
+        }
         let tiles = if d.out.iter().any(|side| *side < 12) { [2, 4] } else { [4, 2] };
         let transforms_pay = winograd::cost(tiles[0], &d) < 0.95;
         let tiles = tiles.into_iter().filter_map(|tile| self.winograd(tile, &d, bias, caps));

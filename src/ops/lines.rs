@@ -69,7 +69,7 @@ pub(super) fn candidates(
             let by_subgroup = fit(by_subgroup).set("HELD", rounds).choose("within", "within_by_subgroup");
             let kernel = in_a_subgroup(hold(by_subgroup), size, lines.div_ceil(turns), caps);
             // Its sums cost more than those of one invocation, whose lines must be long to show it.
-            let first = if caps.cpu { rounds * lanes >= 20 } else { !serial_first };
+            let first = if caps.cpu { rounds >= 5 } else { !serial_first };
             teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(3 * rounds + 3));
         }
     }

@@ -158,10 +158,7 @@ impl Op for Matmul {
             .then(|| gemm::matrices(settle, extents, types[0], along, behind, caps))
             .flatten();
         let others = gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps);
-        if caps.cpu && n <= 16 {
-            // Half of the columns that quads take, or more, are not there.
-            others.into_iter().chain(quads).chain(few).chain(matrices).collect()
-        } else if caps.cpu {
+        if caps.cpu {
             quads.into_iter().chain(others).chain(few).chain(matrices).collect()
         } else {
             few.into_iter().chain(others).chain(matrices).collect()
