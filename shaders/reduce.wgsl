@@ -192,6 +192,29 @@ fn arg(
     indices[id] = best.at;
 }
 
+// The same where elements lie in whole vec4s; LENGTH counts those.
+@compute @workgroup_size(64)
+fn arg_vec4(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups) * 64u + lane;
+    if (id >= COUNT) {
+        return;
+    }
+    let share = share_of(id);
+    let first = min(share.first, LENGTH - 1u);
+    var best = Best(x4[place(share.result, first * 4u) / 4u].x, first * 4u);
+    for (var r = first; r < share.last; r++) {
+        let v = x4[place(share.result, r * 4u) / 4u];
+        for (var n = 0u; n < 4u; n++) { // unroll
+            best = better(best, v[n], r * 4u + n);
+        }
+    }
+    indices[id] = best.at;
+}
+
 @group(0) @binding(2) var<storage, read> candidates: array<u32>; // [PARTS, OUTPUTS]
 
 @compute @workgroup_size(64)

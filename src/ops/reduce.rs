@@ -195,23 +195,26 @@ impl Op for Reduce {
                 .set("COUNT", outputs * splits)
                 .grid(caps.fold((outputs * splits).div_ceil(64)))
         };
+        // Whole vec4s, where every line consists of them, or lines side by side do.
+        let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
+        let vectors = along.in_vectors() && across.keeps_vectors();
         if matches!(self.kind, Kind::ArgMax | Kind::ArgMin) {
             // The best of each part of a line, then the best of those.
             let parts = whole.div_ceil(ARG_RUN);
-            let kernel = stage("arg", outputs, whole, parts, false).replace("place", rule.clone());
+            let (entry, length) = if vectors { ("arg_vec4", whole / 4) } else { ("arg", whole) };
+            let kernel = stage(entry, outputs, length, parts, false).replace("place", rule.clone());
+            let kernel = if vectors { kernel.stream(Arg::In(0)) } else { kernel.bind([Arg::In(0)]) };
             if parts == 1 {
-                return vec![Candidate::single("serial", kernel.bind([Arg::In(0), Arg::Out(0)]))];
+                return vec![Candidate::single("serial", kernel.bind([Arg::Out(0)]))];
             }
-            let first = kernel.bind([Arg::In(0), Arg::ScratchOut(0)]);
+            let first = kernel.bind([Arg::ScratchOut(0)]);
             let last = stage("arg_of_parts", outputs, whole, 1, false).set("PARTS", parts).replace("place", rule);
             let last = last.bind([Arg::In(0), Arg::Out(0), Arg::ScratchIn(0)]);
             let staged = Candidate::new("staged", vec![first, last], vec![outputs * parts * 4]);
             return vec![staged.turns(parts + 1)];
         }
-        // Whole vec4s, where every line consists of them, or lines side by side do.
-        let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
-        let (mut entry, mut length) = if along.in_vectors() && across.keeps_vectors() {
+        let (mut entry, mut length) = if vectors {
             ("reduce_vec4", whole / 4)
         } else if across.in_vectors() && along.keeps_vectors() && outputs * whole >= LARGE {
             ("reduce_columns_vec4", whole)

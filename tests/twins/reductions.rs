@@ -89,6 +89,11 @@ fn along_lines() {
                 check(&gpu(kernel), op, &json!({"dim": [1], "keepdim": false}), &x, bound, &mut random);
             }
         }
+        // Of equals, the first counts.
+        let x = named([("x", random.normal(shape).map(f64::round))]);
+        for op in ["argmax", "argmin"] {
+            check(&gpu(0), op, &json!({"dim": [1], "keepdim": false}), &x, EXACT, &mut random);
+        }
     }
     let mut values = vec![1.5; 3 * 300];
     values[450] = f32::NAN;
