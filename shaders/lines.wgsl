@@ -1,4 +1,4 @@
-// Lines of LENGTH neighbouring elements, each the work of a team: one invocation, or a workgroup.
+// Lines of LENGTH neighbouring elements, each the work of a team: one invocation, a subgroup, or a workgroup.
 // include: grid.wgsl
 // include: team.wgsl
 

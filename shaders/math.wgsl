@@ -83,11 +83,11 @@ fn erf(x: f32) -> f32 {
 // The normal distribution's Phi(x), as 1/2 + erf(x / sqrt(2)) / 2 with the factors in `erf`'s coefficients; exactly 0 and 1
 // far from 0, as there, and one of these for NaN.
 fn normal_cdf(x: f32) -> f32 {
-    let s = x * x;
+    let c = clamp(x, -5.8, 5.8);
+    let s = c * c;
     let p = 0.39894226 + s * (0.033526761 + s * (0.0046551033 + s * (0.00016519078 + s * (6.2986443e-6 + s * 2.2831435e-8))));
     let q = 1.0 + s * (0.25070551 + s * (0.028453583 + s * (0.001864158 + s * (7.2327587e-5 + s * 1.1959063e-6))));
-    // Comparisons cost drivers that run on a CPU less than clamping does.
-    return select(select(0.0, 1.0, x > 0.0), 0.5 + x * p / q, abs(x) < 5.8);
+    return 0.5 + clamp(c * p / q, -0.5, 0.5);
 }
 
 fn gelu(x: f32) -> f32 {
@@ -127,5 +127,11 @@ fn pow_(x: f32, y: f32) -> f32 {
 // A NaN that constant folding cannot see.
 fn nan() -> f32 {
     var bits = 0x7fc00000u;
+    return bitcast<f32>(bits);
+}
+
+// The same for infinity.
+fn infinity() -> f32 {
+    var bits = 0x7f800000u;
     return bitcast<f32>(bits);
 }

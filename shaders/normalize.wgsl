@@ -102,6 +102,7 @@ fn normalize(line: u32, live: bool, lane: u32, team: u32) {
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
+            // So that nothing held is carried from one line to the next.
             hold(h, Lanes());
             if (within(h, k)) {
                 let v = x[base + k];

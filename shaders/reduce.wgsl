@@ -43,8 +43,8 @@ fn combine4(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
 
 fn identity() -> f32 {
     switch (KIND) {
-        case 1u: { return -3.4028234663852886e38; }
-        case 2u: { return 3.4028234663852886e38; }
+        case 1u: { return -infinity(); }
+        case 2u: { return infinity(); }
         case 3u: { return 1.0; }
         default: { return 0.0; }
     }

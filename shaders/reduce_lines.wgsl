@@ -6,8 +6,6 @@ const KIND = 0u; // 0 sum, 1 maximum, 2 minimum
 
 @group(0) @binding(1) var<storage, read_write> results: array<f32>; // [LINES]
 
-const LOWEST = -3.4028234663852886e38;
-
 // Minima are found as maxima of the negated elements.
 fn signed(v: Lanes) -> Lanes {
     if (KIND == 2u) {
@@ -39,14 +37,17 @@ fn of_team(lane: u32, found: Lanes) -> f32 {
     }
     let own = highest(found);
     let lost = all_max(lane, select(0.0, 1.0, is_nan(own)));
-    let most = all_max(lane, select(own, LOWEST, is_nan(own)));
+    let most = all_max(lane, select(own, -infinity(), is_nan(own)));
     return select(select(most, -most, KIND == 2u), nan(), lost > 0.0);
 }
 
 // `lane` of `team` invocations, of whom the first stores the result if the line is `live`.
 fn reduce(line: u32, live: bool, lane: u32, team: u32) {
     let base = line * (LENGTH / LANES);
-    var found = Lanes(select(LOWEST, 0.0, KIND == 0u));
+    var found = Lanes();
+    if (KIND != 0u) {
+        found = signed(x[base]);
+    }
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;

@@ -448,7 +448,7 @@ impl Op for Conv2d {
             _ => self.rows(&d, bias, caps),
         };
         let rows = rows.filter(|_| caps.cpu);
-        // A 1x1 kernel has no use for a pixel's neighbours; loaded one by one, they are as well rows of a product.
+        // A 1x1 kernel has no use for a pixel's neighbours; without loads of vec4s, products are faster.
         let singles = self.quads(d.image[1], 4, self.before()[1]).is_none();
         if self.kind == Kind::WeightGrad && d.kernel == [1, 1] && singles {
             return products.into_iter().chain(rows).collect();

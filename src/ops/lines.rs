@@ -29,7 +29,7 @@ pub(super) struct Lines {
     /// Tensors of them that are read.
     pub tensors: usize,
     /// Lines that a subgroup takes, one after the other.
-    pub turns: usize,
+    pub taken: usize,
 }
 
 /// The candidates from kernels with an invocation, a workgroup and a subgroup per line. `hold` makes a kernel keep what it
@@ -40,7 +40,7 @@ pub(super) fn candidates(
     hold: impl Fn(Kernel) -> Kernel,
     caps: &Caps,
 ) -> Vec<Candidate> {
-    let &Lines { count: lines, length, tensors, turns } = lines;
+    let &Lines { count: lines, length, tensors, taken } = lines;
     let lanes = if length.is_multiple_of(4) { 4 } else { 1 };
     let steps = length / lanes;
     let width = width(steps, caps);
@@ -67,10 +67,10 @@ pub(super) fn candidates(
         let held = if caps.cpu { rounds } else { rounds * lanes };
         if held * tensors <= HELD {
             let by_subgroup = fit(by_subgroup).set("HELD", rounds).choose("within", "within_by_subgroup");
-            let kernel = in_a_subgroup(hold(by_subgroup), size, lines.div_ceil(turns), caps);
-            // Its sums cost more than those of one invocation, whose lines must be long to show it.
+            let kernel = in_a_subgroup(hold(by_subgroup), size, lines.div_ceil(taken), caps);
+            // Its sums cost a CPU more than those of one invocation: lines must be long enough to repay them.
             let first = if caps.cpu { rounds >= 5 } else { !serial_first };
-            teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(3 * rounds + 3));
+            teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(7 * taken + 1));
         }
     }
     teams

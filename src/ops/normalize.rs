@@ -89,9 +89,9 @@ impl Lines {
         kernel.choose(all, given).bind_as("BIAS", bias)
     }
 
-    /// `by_subgroup` for subgroups that take `turns` lines one after the other, and keep the weights and biases for them.
-    fn keep(&self, by_subgroup: Kernel, turns: usize, biased: bool) -> Kernel {
-        let kernel = by_subgroup.set("TURNS", turns).choose("weights_at", "weights_at_from_registers");
+    /// `by_subgroup` for subgroups that take `taken` lines one after the other, and keep the weights and biases for them.
+    fn keep(&self, by_subgroup: Kernel, taken: usize, biased: bool) -> Kernel {
+        let kernel = by_subgroup.set("TURNS", taken).choose("weights_at", "weights_at_from_registers");
         if biased {
             kernel.choose("biases_at", "biases_at_from_registers").choose("hold_factors", "hold_weights_and_biases")
         } else {
@@ -109,11 +109,11 @@ impl Lines {
         caps: &Caps,
     ) -> Vec<Candidate> {
         let lines = self.count(io.inputs[0].elements());
-        let mut turns = 1;
+        let mut taken = 1;
         // Loads from a cache cost a CPU as much as others.
         if caps.cpu && weighted && self.groups == 1 && self.by_four() {
-            turns = (lines / (32 * caps.threads.max(1))).clamp(1, 8);
-            kernels[2] = self.keep(kernels[2].clone(), turns, biased);
+            taken = (lines / (32 * caps.threads.max(1))).clamp(1, 8);
+            kernels[2] = self.keep(kernels[2].clone(), taken, biased);
         }
         let kernels = kernels.map(|kernel| {
             let kernel = kernel.set("GROUPS", self.groups).set("INNER", self.inner);
@@ -127,7 +127,7 @@ impl Lines {
             kernel.streamed.push(2);
             kernel.choose("hold_grads", "hold_grads_in_registers").choose("grads_again", "grads_from_registers")
         };
-        lines::candidates(kernels, &lines::Lines { count: lines, length: self.length, tensors, turns }, hold, caps)
+        lines::candidates(kernels, &lines::Lines { count: lines, length: self.length, tensors, taken }, hold, caps)
     }
 
     /// `kernel` for lines of whole vec4s or of others.

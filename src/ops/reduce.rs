@@ -37,8 +37,11 @@ fn lines(x: &View, axes: &[usize]) -> String {
     format!("fn place(o: u32, r: u32) -> u32 {{\n    return {o} + {r};\n}}")
 }
 
-/// Neighbouring invocations that walk through one stretch of memory side by side: a workgroup.
-const TEAM: usize = 64;
+/// Neighbouring invocations that walk through one stretch of memory side by side: a workgroup, or the lanes of one SIMD
+/// vector on a CPU, where vectors run one after the other.
+fn team(caps: &Caps) -> usize {
+    if caps.cpu { 8 } else { 64 }
+}
 
 /// Elements from which on it pays to sum lines side by side in vec4s, a kernel that takes longer to compile.
 const LARGE: usize = 1 << 15;
@@ -46,12 +49,15 @@ const LARGE: usize = 1 << 15;
 /// Elements in a row among which one invocation finds the largest.
 const ARG_RUN: usize = 1024;
 
+/// Loads of an invocation from a line at the most, which keeps rounding errors small.
+const RUN: usize = 256;
+
 /// Invocations that share a result: enough to fill the device, with short runs, which also keeps rounding errors small.
 fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
     if length <= 64 || (outputs >= 8192 && length <= 1024) {
         return 1;
     }
-    let splits = length.div_ceil(256);
+    let splits = length.div_ceil(RUN);
     if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
 
@@ -73,9 +79,44 @@ impl Reduce {
             Kind::Prod => 3,
         }
     }
-}
 
-impl Reduce {
+    /// A kernel that reduces `length` elements into each of `outputs` results, or of parts of them.
+    fn stage(
+        &self,
+        entry: &'static str,
+        [outputs, length]: [usize; 2],
+        splits: usize,
+        inner: bool,
+        caps: &Caps,
+    ) -> Kernel {
+        Kernel::new(shader!("reduce.wgsl"), entry)
+            .set("OUTPUTS", outputs)
+            .set("LENGTH", length)
+            .set("SPLITS", splits)
+            .set("INNER", inner)
+            .set("TEAM", splits.min(team(caps)))
+            .set("KIND", self.code())
+            .set("COUNT", outputs * splits)
+            .grid(caps.fold((outputs * splits).div_ceil(64)))
+    }
+
+    /// Of `argmax` and `argmin`: the best of each part of a line, then the best of those.
+    fn places(&self, [outputs, length]: [usize; 2], vectors: bool, rule: String, caps: &Caps) -> Candidate {
+        let parts = length.div_ceil(ARG_RUN);
+        let kernel = match vectors {
+            true => self.stage("arg_vec4", [outputs, length / 4], parts, false, caps).stream(Arg::In(0)),
+            false => self.stage("arg", [outputs, length], parts, false, caps).bind([Arg::In(0)]),
+        };
+        let kernel = kernel.replace("place", rule.clone());
+        if parts == 1 {
+            return Candidate::single("serial", kernel.bind([Arg::Out(0)]));
+        }
+        let first = kernel.bind([Arg::ScratchOut(0)]);
+        let last = self.stage("arg_of_parts", [outputs, length], 1, false, caps).set("PARTS", parts);
+        let last = last.replace("place", rule).bind([Arg::In(0), Arg::Out(0), Arg::ScratchIn(0)]);
+        Candidate::new("staged", vec![first, last], vec![outputs * parts * 4]).turns(parts + 1)
+    }
+
     /// `staged` and, for lines of neighbouring elements, the kernels of which a workgroup or a subgroup takes each line.
     fn beside(&self, staged: Candidate, [outputs, length]: [usize; 2], x: &View, caps: &Caps) -> Vec<Candidate> {
         let kept = (0..x.shape.len()).rfind(|axis| x.shape[*axis] != 1 && !self.axes.contains(axis));
@@ -86,27 +127,29 @@ impl Reduce {
         }
         let vectors = length.is_multiple_of(4);
         let steps = if vectors { length / 4 } else { length };
-        // A few loads under way for each invocation.
+        // Four loads under way for each invocation.
         let kernel = |entry: &'static str, team: usize| {
-            let turns = steps.div_ceil(team);
+            let loads = steps.div_ceil(team);
             let mut kernel = Kernel::new(shader!("reduce_lines.wgsl"), entry);
             if !vectors {
                 kernel = lines::one_lane(kernel).choose("higher", "higher_one").choose("highest", "highest_one");
             }
             let kernel = kernel.set("KIND", self.code()).set("LINES", outputs).set("LENGTH", length);
-            let kernel = kernel.set("HELD", turns.min(4)).set("ROUNDS", turns.div_ceil(4));
+            let kernel = kernel.set("HELD", loads.min(4)).set("ROUNDS", loads.div_ceil(4));
             kernel.stream(Arg::In(0)).bind([Arg::Out(0)])
         };
         let width = lines::width(steps, caps);
         let grouped = kernel("grouped", width).grid(caps.fold(outputs));
         let few = caps.cpu || outputs * width < 16_384 && steps > 8 * width;
-        let grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, steps / width + 30, caps);
-        let Some(size) = caps.subgroup.filter(|&size| size > 1) else {
+        let mut grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, RUN / 4 + 30, caps);
+        grouped.retain(|_| steps.div_ceil(width) <= RUN);
+        let subgroup = caps.subgroup.filter(|&size| size > 1 && steps.div_ceil(size as usize) <= RUN);
+        let Some(size) = subgroup else {
             // Few long lines are cut into parts.
             return if few { [vec![staged], grouped].concat() } else { [grouped, vec![staged]].concat() };
         };
         let alone = lines::in_a_subgroup(kernel("by_subgroup", size as usize), size, outputs, caps);
-        let alone = Candidate::single("in_a_subgroup", alone).turns(steps / size as usize + 3);
+        let alone = Candidate::single("in_a_subgroup", alone).turns(RUN / 4 + 3);
         let size = size as usize;
         if caps.cpu {
             // There, sums of teams cost more than those of single invocations: lines must be long enough to repay them.
@@ -182,36 +225,12 @@ impl Op for Reduce {
         let rule = lines(&x, &self.axes);
         let innermost = (0..shape.len()).rev().find(|&a| shape[a] != 1);
         let inner = innermost.is_some_and(|a| self.axes.contains(&a));
-        // The neighbours of one SIMD vector on a CPU, where vectors run one after the other.
-        let team = if caps.cpu { 8 } else { TEAM };
-        let stage = |entry, outputs: usize, length: usize, splits: usize, inner: bool| {
-            Kernel::new(shader!("reduce.wgsl"), entry)
-                .set("OUTPUTS", outputs)
-                .set("LENGTH", length)
-                .set("SPLITS", splits)
-                .set("INNER", inner)
-                .set("TEAM", splits.min(team))
-                .set("KIND", self.code())
-                .set("COUNT", outputs * splits)
-                .grid(caps.fold((outputs * splits).div_ceil(64)))
-        };
+        let team = team(caps);
         // Whole vec4s, where every line consists of them, or lines side by side do.
         let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
         let vectors = along.in_vectors() && across.keeps_vectors();
         if matches!(self.kind, Kind::ArgMax | Kind::ArgMin) {
-            // The best of each part of a line, then the best of those.
-            let parts = whole.div_ceil(ARG_RUN);
-            let (entry, length) = if vectors { ("arg_vec4", whole / 4) } else { ("arg", whole) };
-            let kernel = stage(entry, outputs, length, parts, false).replace("place", rule.clone());
-            let kernel = if vectors { kernel.stream(Arg::In(0)) } else { kernel.bind([Arg::In(0)]) };
-            if parts == 1 {
-                return vec![Candidate::single("serial", kernel.bind([Arg::Out(0)]))];
-            }
-            let first = kernel.bind([Arg::ScratchOut(0)]);
-            let last = stage("arg_of_parts", outputs, whole, 1, false).set("PARTS", parts).replace("place", rule);
-            let last = last.bind([Arg::In(0), Arg::Out(0), Arg::ScratchIn(0)]);
-            let staged = Candidate::new("staged", vec![first, last], vec![outputs * parts * 4]);
-            return vec![staged.turns(parts + 1)];
+            return vec![self.places([outputs, whole], vectors, rule, caps)];
         }
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
         let (mut entry, mut length) = if vectors {
@@ -232,7 +251,7 @@ impl Op for Reduce {
                 candidate.scratch.push(outputs * splits * 4);
                 Arg::ScratchOut(candidate.scratch.len() - 1)
             };
-            let kernel = stage(entry, lines, length, splits, inner).replace("place", rule);
+            let kernel = self.stage(entry, [lines, length], splits, inner, caps).replace("place", rule);
             let kernel = match entry {
                 "reduce_columns_vec4" => kernel.set("BLOCK", block).set("SPAN", span).stream(from),
                 "reduce_vec4" => kernel.stream(from),

@@ -56,7 +56,7 @@ impl Op for Softmax {
             let kernel = lines::hold(kernel).choose("exponential", "exponential_in_registers");
             kernel.choose("finish", "finish_from_registers")
         };
-        lines::candidates(kernels, &lines::Lines { count: lines, length, tensors: 1, turns: 1 }, hold, caps)
+        lines::candidates(kernels, &lines::Lines { count: lines, length, tensors: 1, taken: 1 }, hold, caps)
     }
 
     fn epilogue(&self) -> bool {

@@ -122,6 +122,22 @@ fn saturated_functions_are_exact() {
     assert!(slopes.iter().zip(values).all(|(s, v)| (s - f32::from(v > 0.0)).abs() < 1e-7), "{slopes:?}");
 }
 
+/// A cumulative distribution stays between 0 and 1 on the way to its limits.
+#[test]
+fn gelu_approaches_its_limits() {
+    let values: Vec<f32> = (0..140).map(|n| 4.5 + n as f32 * 0.01).flat_map(|v| [v, -v]).collect();
+    let graph = Graph::inference();
+    let x = graph.input([values.len()]);
+    let y = x.gelu();
+    let program = gpu(0).compile(&graph.function([&y])).expect("a program");
+    program.write(&x, &values).expect("an input").run().expect("a run");
+    for (v, y) in values.iter().zip(program.read(&y).expect("an output")) {
+        assert!(y <= v.max(0.0) && y >= v.min(0.0), "{v}: {y}");
+        assert!(*v < 0.0 || y > v * 0.999_99, "{v}: {y}");
+        assert!(*v > 0.0 || y > -2e-5, "{v}: {y}");
+    }
+}
+
 /// A network that has diverged must not look healthy: what is made from a NaN is one, and nothing else is.
 #[test]
 fn a_nan_gets_through() {

@@ -1,7 +1,7 @@
 //! Reductions over every set of axes, softmax, losses.
 
 use serde_json::json;
-use shadegrad::Graph;
+use shadegrad::{Graph, Tensor};
 
 use crate::support::reference::Random;
 use crate::trial::*;
@@ -78,7 +78,7 @@ fn along_one_axis() {
     }
 }
 
-/// Of neighbours, with every kernel; what a NaN goes into is one.
+/// Of neighbours, with every kernel.
 #[test]
 fn along_lines() {
     let mut random = Random::new(39);
@@ -95,19 +95,47 @@ fn along_lines() {
             check(&gpu(0), op, &json!({"dim": [1], "keepdim": false}), &x, EXACT, &mut random);
         }
     }
-    let mut values = vec![1.5; 3 * 300];
-    values[450] = f32::NAN;
+    // Lines of infinities have none but these, and a long sum does not drift.
+    const LONG: usize = 300_000;
+    let mut values = vec![0.1; 2 * LONG];
+    values[LONG..].fill(f32::INFINITY);
     for kernel in 0..LINES {
         let g = Graph::inference();
-        let x = g.input([3, 300]);
+        let x = g.input([2, LONG]);
+        let all = [x.sum(&[1], false), x.amin(&[1], false), (-&x).amax(&[1], false)];
+        let got = found(kernel, &g, &x, &values, &all);
+        assert!((got[0][0] / (0.1f32 * LONG as f32) - 1.0).abs() < 5e-6, "{kernel}: {got:?}");
+        assert_eq!((got[1][1], got[2][1]), (f32::INFINITY, f32::NEG_INFINITY), "{kernel}");
+    }
+}
+
+/// What a NaN goes into is one, or its place.
+#[test]
+fn a_nan_in_a_line() {
+    const LENGTH: usize = 3000;
+    let mut values = vec![1.5; 3 * LENGTH];
+    values[LENGTH + 1501] = f32::NAN;
+    for kernel in 0..LINES {
+        let g = Graph::inference();
+        let x = g.input([3, LENGTH]);
         let all = [x.sum(&[1], false), x.amax(&[1], false), x.amin(&[1], false)];
-        let program = gpu(kernel).compile(&g.function([&all[0], &all[1], &all[2]])).unwrap();
-        program.write(&x, &values).unwrap().run().unwrap();
-        for (y, want) in all.iter().zip([450.0, 1.5, 1.5]) {
-            let got = program.read(y).unwrap();
+        for (got, want) in found(kernel, &g, &x, &values, &all).iter().zip([1.5 * LENGTH as f32, 1.5, 1.5]) {
             assert!(got[0] == want && got[1].is_nan() && got[2] == want, "{kernel}: {got:?}");
         }
     }
+    let g = Graph::inference();
+    let x = g.input([3, LENGTH]);
+    let place = x.argmax(&[1], false);
+    let program = gpu(0).compile(&g.function([&place])).unwrap();
+    program.write(&x, &values).unwrap().run().unwrap();
+    assert_eq!(program.read_u32(&place).unwrap(), [0, 1501, 0]);
+}
+
+/// What the n-th kernels make of x.
+fn found(kernel: usize, g: &Graph, x: &Tensor, values: &[f32], outputs: &[Tensor]) -> Vec<Vec<f32>> {
+    let program = gpu(kernel).compile(&g.function(outputs)).unwrap();
+    program.write(x, values).unwrap().run().unwrap();
+    outputs.iter().map(|y| program.read(y).unwrap()).collect()
 }
 
 /// Lines that a subgroup's turns fill or not, and as many of them as its workgroup takes or not.

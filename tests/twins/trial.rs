@@ -30,7 +30,7 @@ pub const VALUES: Bound = Bound::Values(1e-5, 2e-6);
 /// Kernels that an op offers for the same work at the most.
 pub const KERNELS: usize = 6;
 
-/// The same for ops over lines (softmax and norms).
+/// The same for ops over lines: softmax, norms, reductions of neighbours.
 pub const LINES: usize = 4;
 
 /// The same for poolings.
