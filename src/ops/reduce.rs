@@ -125,44 +125,45 @@ impl Reduce {
         if self.kind == Kind::Prod || !trailing || !contiguous || length < 32 {
             return vec![staged];
         }
-        let vectors = length.is_multiple_of(4);
-        let steps = if vectors { length / 4 } else { length };
-        // Four loads under way for each invocation.
-        let kernel = |entry: &'static str, team: usize| {
-            let loads = steps.div_ceil(team);
-            let mut kernel = Kernel::new(shader!("reduce_lines.wgsl"), entry);
-            if !vectors {
-                kernel = lines::one_lane(kernel).choose("higher", "higher_one").choose("highest", "highest_one");
-            }
-            let kernel = kernel.set("KIND", self.code()).set("LINES", outputs).set("LENGTH", length);
-            let kernel = kernel.set("HELD", loads.min(4)).set("ROUNDS", loads.div_ceil(4));
-            kernel.stream(Arg::In(0)).bind([Arg::Out(0)])
-        };
+        let steps = if length.is_multiple_of(4) { length / 4 } else { length };
         let width = lines::width(steps, caps);
-        let grouped = kernel("grouped", width).grid(caps.fold(outputs));
-        let few = caps.cpu || outputs * width < 16_384 && steps > 8 * width;
+        let grouped = self.of_lines("grouped", [outputs, length], width).grid(caps.fold(outputs));
         let mut grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, RUN / 4 + 30, caps);
         grouped.retain(|_| steps.div_ceil(width) <= RUN);
         let subgroup = caps.subgroup.filter(|&size| size > 1 && steps.div_ceil(size as usize) <= RUN);
-        let Some(size) = subgroup else {
+        let alone = subgroup.map(|size| {
+            let kernel = self.of_lines("by_subgroup", [outputs, length], size as usize);
+            let kernel = lines::in_a_subgroup(kernel, size, outputs, caps);
+            Candidate::single("in_a_subgroup", kernel).turns(RUN / 4 + 3)
+        });
+        let (staged, alone) = (vec![staged], alone.into_iter().collect::<Vec<_>>());
+        let order = if caps.cpu {
+            // Sums of teams cost more than those of single invocations: lines must be long enough to repay them.
+            let long = outputs >= 16 * caps.threads && steps >= 64;
+            if long { [alone, staged, grouped] } else { [staged, alone, grouped] }
+        } else if outputs * width < 16_384 && steps > 8 * width {
             // Few long lines are cut into parts.
-            return if few { [vec![staged], grouped].concat() } else { [grouped, vec![staged]].concat() };
+            [staged, grouped, alone]
+        } else if outputs >= 4096 || steps <= 128 {
+            // As many lines as a large GPU has subgroups under way, or short ones.
+            [alone, grouped, staged]
+        } else {
+            [grouped, alone, staged]
         };
-        let alone = lines::in_a_subgroup(kernel("by_subgroup", size as usize), size, outputs, caps);
-        let alone = Candidate::single("in_a_subgroup", alone).turns(RUN / 4 + 3);
-        let size = size as usize;
-        if caps.cpu {
-            // There, sums of teams cost more than those of single invocations: lines must be long enough to repay them.
-            let long = outputs >= 16 * caps.threads && steps >= 8 * size;
-            let both = if long { vec![alone, staged] } else { vec![staged, alone] };
-            return [both, grouped].concat();
+        order.concat()
+    }
+
+    /// A kernel of which `team` invocations share a line, with four loads under way for each of them.
+    fn of_lines(&self, entry: &'static str, [outputs, length]: [usize; 2], team: usize) -> Kernel {
+        let mut kernel = Kernel::new(shader!("reduce_lines.wgsl"), entry);
+        let vectors = length.is_multiple_of(4);
+        if !vectors {
+            kernel = lines::one_lane(kernel).choose("higher", "higher_one").choose("highest", "highest_one");
         }
-        // As many lines as a large GPU has subgroups under way, or short ones, are a subgroup's work.
-        match (few, outputs >= 4096 || steps <= 4 * size) {
-            (true, _) => [vec![staged], grouped, vec![alone]].concat(),
-            (_, true) => [vec![alone], grouped, vec![staged]].concat(),
-            _ => [grouped, vec![alone, staged]].concat(),
-        }
+        let loads = if vectors { length / 4 } else { length }.div_ceil(team);
+        let kernel = kernel.set("KIND", self.code()).set("LINES", outputs).set("LENGTH", length);
+        let kernel = kernel.set("HELD", loads.min(4)).set("ROUNDS", loads.div_ceil(4));
+        kernel.stream(Arg::In(0)).bind([Arg::Out(0)])
     }
 }
 
