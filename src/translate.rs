@@ -1,6 +1,7 @@
 //! Shaders as others see them: what an entry point binds, and what WGSL becomes on each kind of device.
 
 use crate::{Error, Result};
+use naga::back::pipeline_constants::process_overrides;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, ShaderStage, StorageAccess, TypeInner};
@@ -53,9 +54,32 @@ impl Wgsl {
         compute.map(|entry| entry.name.as_str()).collect()
     }
 
-    /// The names of its `override`s.
-    pub fn overrides(&self) -> Vec<&str> {
-        self.module.overrides.iter().filter_map(|(_, o)| o.name.as_deref()).collect()
+    /// What a pipeline calls the `override` of this name: its `@id` if it has one, otherwise the name.
+    pub fn override_key(&self, name: &str) -> Option<String> {
+        let mut all = self.module.overrides.iter().map(|(_, value)| value);
+        let found = all.find(|value| value.name.as_deref() == Some(name))?;
+        Some(found.id.map_or_else(|| name.into(), |id| id.to_string()))
+    }
+
+    /// The shader with one entry point and its `override`s set: those in `values`, by their [keys](Wgsl::override_key), the
+    /// others to what the text says. Only then can it be translated.
+    ///
+    /// ```
+    /// # use shadegrad::translate::Wgsl;
+    /// let text = "override SIDE: u32 = 8u; @compute @workgroup_size(SIDE) fn main() {}";
+    /// let wgsl = Wgsl::parse("side.wgsl", text)?.with_overrides("main", &[("SIDE".into(), 16.0)])?;
+    /// assert!(wgsl.hlsl("main")?.contains("numthreads(16, 1, 1)"));
+    /// # Ok::<(), shadegrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shader`] where one has no value, or none of its type.
+    pub fn with_overrides(&self, entry: &str, values: &[(String, f64)]) -> Result<Wgsl> {
+        let values = values.iter().cloned().collect();
+        let set = process_overrides(&self.module, &self.info, Some((ShaderStage::Compute, entry)), &values);
+        let (module, info) =
+            set.map_err(|e| Error::Shader { shader: self.name.clone(), message: format!("its overrides: {e}") })?;
+        Ok(Wgsl { name: self.name.clone(), module: module.into_owned(), info: info.into_owned() })
     }
 
     /// The buffers that an entry point uses.

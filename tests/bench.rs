@@ -97,6 +97,23 @@ fn a_kernel_of_the_user_s_own_is_measured_compared_and_translated() {
 }
 
 #[test]
+fn overrides_are_set_where_a_kernel_runs_and_where_it_is_translated() {
+    let place = Place::new();
+    let text = KERNEL.replace("const FACTOR", "@id(7) override FACTOR").replace("const TURNS", "override TURNS");
+    let (kernel, folder) = (place.write("scaled.wgsl", &text), place.path("translated"));
+    let doubled = place.write("double.wgsl", KERNEL);
+    let run = ["bench", &kernel, "--seconds", "0.05", "--against", &doubled];
+    place.fine(&[&run[..], &["--const", "FACTOR = 2f", "--translate", &folder.display().to_string()]].concat());
+    for extension in ["spv", "metal", "hlsl", "glsl", "es.glsl"] {
+        assert!(Path::new(&folder).join("scaled").with_extension(extension).exists(), "{extension}");
+    }
+    let message = place.refused(&[&run[..], &["--const", "FACTOR = 3.0"]].concat());
+    assert!(message.contains("the results differ: y["), "{message}");
+    let message = place.refused(&[&run[..], &["--const", "FACTOR = fast"]].concat());
+    assert!(message.contains("FACTOR = \"fast\" is no number"), "{message}");
+}
+
+#[test]
 fn what_is_wrong_with_a_kernel_is_named() {
     let place = Place::new();
     let good = place.write("double.wgsl", KERNEL);

@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Counts up when the file's form changes.
 const VERSION: u64 = 1;
+/// Time that another process may take to save its choices: a file of some kilobytes.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file for what was measured on one adapter and driver.
 pub(crate) struct CacheFile {
@@ -56,8 +59,8 @@ impl CacheFile {
         Ok(Some(value[self.what].take()))
     }
 
-    /// Puts there what `value` makes; no other process writes meanwhile.
-    pub fn save(&self, value: impl FnOnce() -> Value) -> Result<()> {
+    /// Puts there what `value` makes; no other process writes meanwhile. One that is about to is waited for.
+    pub fn save(&self, value: impl Fn() -> Value) -> Result<()> {
         let Some(path) = &self.path else {
             return Err(Error::argument("SHADEGRAD_CACHE", "no folder for caches is known; name one"));
         };
@@ -67,7 +70,17 @@ impl CacheFile {
         let write = |out: &mut dyn Write| {
             writeln!(out, "{:#}", json!({ "version": VERSION, "device": self.device, self.what: value() }))
         };
-        Staged::write(path, write)?.commit()
+        let start = Instant::now();
+        loop {
+            match Staged::write(path, write) {
+                Err(Error::Io { source, .. })
+                    if source.kind() == ErrorKind::WouldBlock && start.elapsed() < PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                written => return written?.commit(),
+            }
+        }
     }
 }
 
@@ -82,11 +95,12 @@ impl ChoiceFile {
 
     /// The choices kept there; those that cannot be read are left aside with a warning.
     pub fn load(&self) -> Choices {
-        let read = |value: Value| Choices::from_value(&value);
-        self.0.load().map_or(Ok(Choices::default()), read).unwrap_or_else(|error| {
-            log::warn!("{error}; kernels are chosen anew");
-            Choices::default()
-        })
+        let Some(value) = self.0.load() else { return Choices::default() };
+        let (choices, unreadable) = Choices::from_value(&value);
+        if let Some(complaint) = unreadable {
+            log::warn!("{complaint}; it is measured anew");
+        }
+        choices
     }
 
     /// Keeps these choices beside those that other processes have made meanwhile.
@@ -138,6 +152,33 @@ mod tests {
         let (work, choice) = example().0.pop_first().unwrap();
         file.save(&Choices([("other".to_string(), choice)].into())).unwrap();
         assert_eq!(file.load().0.keys().cloned().collect::<Vec<_>>(), [work, "other".into()]);
+    }
+
+    #[test]
+    fn nothing_is_lost_where_several_save_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let choice = example().0.pop_first().unwrap().1;
+        let save = |thread: usize| {
+            for turn in 0..10 {
+                let choices = Choices([(format!("{thread} {turn}"), choice.clone())].into());
+                file(folder.path(), "a device").save(&choices).unwrap();
+                assert!(file(folder.path(), "a device").0.read().unwrap().is_some(), "a reader meets half a file");
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|thread| drop(scope.spawn(move || save(thread)))));
+        assert_eq!(file(folder.path(), "a device").load().0.len(), 40);
+    }
+
+    #[test]
+    fn one_unreadable_choice_costs_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = file(folder.path(), "a device");
+        let (work, choice) = example().0.pop_first().unwrap();
+        file.save(&Choices([(work, choice.clone()), ("other".into(), choice)].into())).unwrap();
+        let path = file.0.path.clone().unwrap();
+        let text = fs::read_to_string(&path).unwrap().replacen("fingerprint", "footprint", 1);
+        fs::write(&path, text).unwrap();
+        assert_eq!(file.load().0.keys().collect::<Vec<_>>(), ["other"]);
     }
 
     #[test]

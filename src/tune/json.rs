@@ -17,7 +17,10 @@ impl Choices {
     pub fn from_json(text: &str) -> Result<Choices> {
         let wrong = |message: String| Error::argument("choices", message);
         let value = serde_json::from_str(text).map_err(|e| wrong(format!("this is no JSON: {e}")))?;
-        Choices::from_value(&value).map_err(wrong)
+        match Choices::from_value(&value) {
+            (choices, None) => Ok(choices),
+            (_, Some(complaint)) => Err(wrong(complaint)),
+        }
     }
 
     pub(super) fn to_value(&self) -> Value {
@@ -30,13 +33,18 @@ impl Choices {
         Value::Object(self.0.iter().map(|(work, chosen)| (work.clone(), choice(chosen))).collect::<Map<_, _>>())
     }
 
-    pub(super) fn from_value(value: &Value) -> Result<Choices, String> {
-        let works = value.as_object().ok_or("an object of choices is missing")?;
-        let read = |(work, value): (&String, &Value)| {
-            let choice = choice(value).ok_or_else(|| format!("the choice for {work:?} is incomplete"))?;
-            Ok((work.clone(), choice))
-        };
-        works.iter().map(read).collect::<Result<_, String>>().map(Choices)
+    /// The choices that can be read, and what is wrong with the first other one.
+    pub(super) fn from_value(value: &Value) -> (Choices, Option<String>) {
+        let mut choices = Choices::default();
+        let Some(works) = value.as_object() else { return (choices, Some("an object of choices is missing".into())) };
+        let mut unreadable = None;
+        for (work, value) in works {
+            match choice(value) {
+                Some(choice) => drop(choices.0.insert(work.clone(), choice)),
+                None => unreadable = unreadable.or_else(|| Some(format!("the choice for {work:?} is incomplete"))),
+            }
+        }
+        (choices, unreadable)
     }
 }
 

@@ -85,7 +85,7 @@ impl Roofline {
         let roofline = Roofline::measure(gpu)?;
         let mut value = roofline.to_value();
         value["shader"] = source.into();
-        if let Err(error) = file.save(|| value) {
+        if let Err(error) = file.save(|| value.clone()) {
             log::warn!("the device's limits are not kept: {error}");
         }
         Ok(roofline)

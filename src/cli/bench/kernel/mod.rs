@@ -61,6 +61,8 @@ pub struct Args {
 struct Subject {
     name: String,
     spec: Spec,
+    wgsl: Wgsl,
+    overrides: Vec<(String, f64)>,
     bound: Vec<Bound>,
     sets: Vec<RawKernel>,
     bytes: f64,
@@ -145,12 +147,12 @@ impl Subject {
             return Err(Error::argument(&name, message));
         }
         let bytes: usize = spec.buffers.iter().map(|(_, content)| 4 * content.count).sum();
-        let overrides: Vec<(&str, f64)> = overrides.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let values: Vec<(&str, f64)> = overrides.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let start = Instant::now();
         let (mut sets, mut cold) = (Vec::new(), 0.0);
         for set in 0..sets_for(bytes as f64) {
             let buffers = bound.iter().map(|bound| buffer(&name, bound, &spec, set)).collect::<Result<Vec<_>>>()?;
-            let made = gpu.raw_kernel(&text, &entry, &overrides, &buffers, grid);
+            let made = gpu.raw_kernel(&text, &entry, &values, &buffers, grid);
             let kernel = made.map_err(|error| match error {
                 Error::Shader { message, .. } => Error::Shader { shader: name.clone(), message },
                 other => other,
@@ -163,7 +165,7 @@ impl Subject {
         }
         let bytes = spec.bytes.unwrap_or(bytes as f64);
         let spec = Spec { entry: Some(entry), ..spec };
-        Ok(Subject { name, spec, bound, sets, bytes, cold })
+        Ok(Subject { name, spec, wgsl, overrides, bound, sets, bytes, cold })
     }
 
     fn row(&self, gpu: &Gpu, times: Times, roofline: &Roofline) -> Row {
@@ -228,10 +230,14 @@ fn entry(wgsl: &Wgsl, name: &str, spec: &Spec) -> Result<String> {
 fn with_consts(name: &str, mut text: String, wgsl: &Wgsl, spec: &Spec) -> Result<(String, Vec<(String, f64)>)> {
     let mut overrides = Vec::new();
     for (constant, value) in &spec.consts {
-        if wgsl.overrides().contains(&constant.as_str()) {
-            let number = value.trim_end_matches(['u', 'i', 'f']).parse();
+        if let Some(key) = wgsl.override_key(constant) {
+            let number = match value.as_str() {
+                "false" => Ok(0.0),
+                "true" => Ok(1.0),
+                _ => value.trim_end_matches(['u', 'i', 'f', 'h']).parse(),
+            };
             let number = number.map_err(|_| Error::argument(name, format!("{constant} = {value:?} is no number")))?;
-            overrides.push((constant.clone(), number));
+            overrides.push((key, number));
             continue;
         }
         let after = |at: usize| text[at..].find('=').map(|equals| at + equals + 1);
@@ -296,11 +302,8 @@ fn worst_of(ours: &[f64], theirs: &[f64]) -> (usize, f64) {
 
 /// Writes the translations; a language that has no words for the shader is told of.
 fn translate(path: &Path, subject: &Subject, folder: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    let wgsl = Wgsl::parse(&subject.name, &text)?;
-    let (text, _) = with_consts(&subject.name, text, &wgsl, &subject.spec)?;
-    let wgsl = Wgsl::parse(&subject.name, &text)?;
     let entry = subject.spec.entry.clone().unwrap_or_default();
+    let wgsl = subject.wgsl.with_overrides(&entry, &subject.overrides)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let stem = path.file_stem().unwrap_or_default();
     let words = wgsl.spirv(&entry).map(|words| words.iter().flat_map(|word| word.to_le_bytes()).collect());
@@ -324,10 +327,7 @@ fn translate(path: &Path, subject: &Subject, folder: &Path) -> Result<()> {
         }
     }
     match written {
-        0 => Err(Error::argument(
-            "--translate",
-            "no language has words for this shader; `override`s have to be `const`s",
-        )),
+        0 => Err(Error::argument("--translate", "no language has words for this shader")),
         _ => Ok(()),
     }
 }
