@@ -52,7 +52,7 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
         .bind([Arg::Out(0)]);
     for (arg, (slot, ..)) in bindings.args.iter().zip(&bindings.types) {
         let mut readers = expr.operands.iter().zip(&bindings.slots).filter(|(_, of)| *of == slot);
-        let streams = readers.all(|(operand, _)| four(operand) == Four::Vector);
+        let streams = readers.all(|(operand, _)| four(operand) == Four::Vector && !operand.repeats());
         kernel = if streams { kernel.stream(arg.clone()) } else { kernel.bind([arg.clone()]) };
     }
     if expr.dtype == DType::F16 {
@@ -290,6 +290,13 @@ impl Bindings {
 }
 
 impl Operand {
+    /// Whether elements of it are read again and again, along an axis that it lacks.
+    fn repeats(&self) -> bool {
+        let along =
+            |view: &View| view.shape.iter().zip(&view.strides).any(|(extent, stride)| *extent > 1 && *stride == 0);
+        self.path.iter().any(along)
+    }
+
     /// The index expression for output element `i`.
     fn place(&self, i: &str) -> String {
         self.path.iter().fold(i.to_string(), |i, view| format!("({})", view.wgsl(&i)))
