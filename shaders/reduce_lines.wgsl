@@ -14,30 +14,24 @@ fn signed(v: Lanes) -> Lanes {
     return v;
 }
 
-fn higher(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(max_(a.x, b.x), max_(a.y, b.y), max_(a.z, b.z), max_(a.w, b.w));
+alias Words = vec4<u32>; // u32 where Lanes are f32
+
+fn loudest_of(v: vec4<u32>) -> u32 {
+    return max(max(v.x, v.y), max(v.z, v.w));
 }
 
-fn higher_one(a: f32, b: f32) -> f32 {
-    return max_(a, b);
-}
-
-fn highest(v: vec4<f32>) -> f32 {
-    return max_(max_(v.x, v.y), max_(v.z, v.w));
-}
-
-fn highest_one(v: f32) -> f32 {
+fn loudest_of_one(v: u32) -> u32 {
     return v;
 }
 
-// What the invocations of a team have found, together. Where subgroups take maxima, NaNs may be lost: they are told apart.
-fn of_team(lane: u32, found: Lanes) -> f32 {
+// What the invocations of a team have found, together, and the largest of the magnitudes, as integers: a NaN's is above
+// infinity's.
+fn of_team(lane: u32, found: Lanes, loudest: Words) -> f32 {
     if (KIND == 0u) {
         return all_sum(lane, total(found));
     }
-    let own = highest(found);
-    let lost = all_max(lane, select(0.0, 1.0, is_nan(own)));
-    let most = all_max(lane, select(own, -infinity(), is_nan(own)));
+    let lost = all_max(lane, select(0.0, 1.0, loudest_of(loudest) > 0x7f800000u));
+    let most = all_max(lane, largest(found));
     return select(select(most, -most, KIND == 2u), nan(), lost > 0.0);
 }
 
@@ -48,6 +42,7 @@ fn reduce(line: u32, live: bool, lane: u32, team: u32) {
     if (KIND != 0u) {
         found = signed(x[base]);
     }
+    var loudest = Words();
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
@@ -55,12 +50,14 @@ fn reduce(line: u32, live: bool, lane: u32, team: u32) {
                 if (KIND == 0u) {
                     found += x[base + k];
                 } else {
-                    found = higher(found, signed(x[base + k]));
+                    let v = signed(x[base + k]);
+                    found = select(found, v, v > found);
+                    loudest = max(loudest, bitcast<Words>(v) & Words(0x7fffffffu));
                 }
             }
         }
     }
-    let result = of_team(lane, found);
+    let result = of_team(lane, found, loudest);
     if (lane == 0u && live) {
         results[line] = epilogue(result, line);
     }

@@ -158,7 +158,8 @@ impl Reduce {
         let mut kernel = Kernel::new(shader!("reduce_lines.wgsl"), entry);
         let vectors = length.is_multiple_of(4);
         if !vectors {
-            kernel = lines::one_lane(kernel).choose("higher", "higher_one").choose("highest", "highest_one");
+            kernel = lines::one_lane(kernel).replace("Words", "alias Words = u32;");
+            kernel = kernel.choose("loudest_of", "loudest_of_one");
         }
         let loads = if vectors { length / 4 } else { length }.div_ceil(team);
         let kernel = kernel.set("KIND", self.code()).set("LINES", outputs).set("LENGTH", length);

@@ -123,12 +123,22 @@ fn a_nan_in_a_line() {
             assert!(got[0] == want && got[1].is_nan() && got[2] == want, "{kernel}: {got:?}");
         }
     }
-    let g = Graph::inference();
-    let x = g.input([3, LENGTH]);
-    let place = x.argmax(&[1], false);
-    let program = gpu(0).compile(&g.function([&place])).unwrap();
-    program.write(&x, &values).unwrap().run().unwrap();
-    assert_eq!(program.read_u32(&place).unwrap(), [0, 1501, 0]);
+    // The first of two counts, whatever its sign and whatever is larger; infinities are no NaNs.
+    values[LENGTH + 2] = 9.0;
+    values[LENGTH + 1501] = -f32::NAN;
+    values[LENGTH + 1777] = f32::NAN;
+    values[2 * LENGTH + 2999] = f32::INFINITY;
+    for length in [LENGTH, LENGTH - 1] {
+        let g = Graph::inference();
+        let x = g.input([3, LENGTH]);
+        let lines = x.narrow(1, LENGTH - length, length);
+        let places = [lines.argmax(&[1], false), lines.argmin(&[1], false)];
+        let program = gpu(0).compile(&g.function(&places)).unwrap();
+        program.write(&x, &values).unwrap().run().unwrap();
+        let skipped = (LENGTH - length) as u32;
+        assert_eq!(program.read_u32(&places[0]).unwrap(), [0, 1501 - skipped, 2999 - skipped]);
+        assert_eq!(program.read_u32(&places[1]).unwrap(), [0, 1501 - skipped, 0]);
+    }
 }
 
 /// What the n-th kernels make of x.
