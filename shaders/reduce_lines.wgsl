@@ -1,10 +1,11 @@
-// Sums, maxima and minima of lines of neighbouring elements, in a fixed order.
+// Sums, maxima and minima of lines of neighbouring elements, in a fixed order, and the places of these.
 // include: lines.wgsl
 // include: math.wgsl
 
 const KIND = 0u; // 0 sum, 1 maximum, 2 minimum
 
 @group(0) @binding(1) var<storage, read_write> results: array<f32>; // [LINES]
+@group(0) @binding(1) var<storage, read_write> places: array<u32>; // [LINES], within their lines
 
 // Minima are found as maxima of the negated elements.
 fn signed(v: Lanes) -> Lanes {
@@ -24,13 +25,18 @@ fn loudest_of_one(v: u32) -> u32 {
     return v;
 }
 
-// What the invocations of a team have found, together, and the largest of the magnitudes, as integers: a NaN's is above
-// infinity's.
+const INFINITE = 0x7f800000u; // the magnitudes of NaNs are above it
+
+fn magnitudes(v: Lanes) -> Words {
+    return bitcast<Words>(v) & Words(0x7fffffffu);
+}
+
+// What the invocations of a team have found, together, and the largest magnitude of all elements.
 fn of_team(lane: u32, found: Lanes, loudest: Words) -> f32 {
     if (KIND == 0u) {
         return all_sum(lane, total(found));
     }
-    let lost = all_max(lane, select(0.0, 1.0, loudest_of(loudest) > 0x7f800000u));
+    let lost = all_max(lane, select(0.0, 1.0, loudest_of(loudest) > INFINITE));
     let most = all_max(lane, largest(found));
     return select(select(most, -most, KIND == 2u), nan(), lost > 0.0);
 }
@@ -52,7 +58,7 @@ fn reduce(line: u32, live: bool, lane: u32, team: u32) {
                 } else {
                     let v = signed(x[base + k]);
                     found = select(found, v, v > found);
-                    loudest = max(loudest, bitcast<Words>(v) & Words(0x7fffffffu));
+                    loudest = max(loudest, magnitudes(v));
                 }
             }
         }
@@ -87,4 +93,79 @@ fn by_subgroup(
     }
     let line = first + lane / SUBGROUP;
     reduce(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
+}
+
+const LAST = 0x7f7fffffu; // the largest finite float
+
+// Places as floats that are the larger, the earlier these are: all are finite, and none is too small to be kept.
+fn earliness(place: Words) -> Lanes {
+    return bitcast<Lanes>(Words(LAST) - place);
+}
+
+// The places of the k-th Lanes of a line.
+fn places_of(k: vec4<u32>) -> vec4<u32> {
+    return 4u * k + vec4<u32>(0u, 1u, 2u, 3u);
+}
+
+fn places_of_one(k: u32) -> u32 {
+    return k;
+}
+
+// Like `reduce`, for the place of the first of the largest elements, or of the first NaN.
+fn locate(line: u32, live: bool, lane: u32, team: u32) {
+    let base = line * (LENGTH / LANES);
+    var found = signed(x[base]);
+    var at = Words();
+    var loudest = Words();
+    for (var round = 0u; round < ROUNDS; round++) {
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (within(h, k)) {
+                let v = signed(x[base + k]);
+                at = select(at, Words(k), v > found);
+                found = select(found, v, v > found);
+                loudest = max(loudest, magnitudes(v));
+            }
+        }
+    }
+    let lost = all_max(lane, select(0.0, 1.0, loudest_of(loudest) > INFINITE)) > 0.0;
+    let most = all_max(lane, largest(found));
+    var earliest = select(Lanes(), earliness(places_of(at)), found == Lanes(most));
+    if (lost) {
+        earliest = Lanes();
+        for (var k = lane; k < LENGTH / LANES; k += team) {
+            let hit = magnitudes(x[base + k]) > Words(INFINITE);
+            earliest = max(earliest, select(Lanes(), earliness(places_of(Words(k))), hit));
+        }
+    }
+    let first = all_max(lane, largest(earliest));
+    if (lane == 0u && live) {
+        places[line] = LAST - bitcast<u32>(first);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn grouped_places(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups);
+    if (line < LINES) {
+        locate(line, true, lane, WIDTH);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn places_by_subgroup(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = group_index(group, groups) * TAKEN;
+    if (first >= LINES) {
+        return;
+    }
+    let line = first + lane / SUBGROUP;
+    locate(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
 }

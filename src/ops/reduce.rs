@@ -49,7 +49,7 @@ const LARGE: usize = 1 << 15;
 /// Elements in a row among which one invocation finds the largest.
 const ARG_RUN: usize = 1024;
 
-/// Loads of an invocation from a line at the most, which keeps rounding errors small.
+/// Loads of an invocation from a line at the most, which keeps rounding errors of sums small.
 const RUN: usize = 256;
 
 /// Invocations that share a result: enough to fill the device, with short runs, which also keeps rounding errors small.
@@ -127,14 +127,21 @@ impl Reduce {
         }
         let steps = if length.is_multiple_of(4) { length / 4 } else { length };
         let width = lines::width(steps, caps);
-        let grouped = self.of_lines("grouped", [outputs, length], width).grid(caps.fold(outputs));
-        let mut grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, RUN / 4 + 30, caps);
-        grouped.retain(|_| steps.div_ceil(width) <= RUN);
-        let subgroup = caps.subgroup.filter(|&size| size > 1 && steps.div_ceil(size as usize) <= RUN);
+        let [by_group, by_subgroup] = match self.kind {
+            Kind::ArgMax | Kind::ArgMin => ["grouped_places", "places_by_subgroup"],
+            _ => ["grouped", "by_subgroup"],
+        };
+        let grouped = self.of_lines(by_group, [outputs, length], width).grid(caps.fold(outputs));
+        // Places look through their line twice where there is a NaN.
+        let turns = |team: usize| 2 * steps.div_ceil(team).div_ceil(4) + 30;
+        let mut grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, turns(width), caps);
+        let short = |team: usize| self.kind != Kind::Sum || steps.div_ceil(team) <= RUN;
+        grouped.retain(|_| short(width));
+        let subgroup = caps.subgroup.filter(|&size| size > 1 && short(size as usize));
         let alone = subgroup.map(|size| {
-            let kernel = self.of_lines("by_subgroup", [outputs, length], size as usize);
+            let kernel = self.of_lines(by_subgroup, [outputs, length], size as usize);
             let kernel = lines::in_a_subgroup(kernel, size, outputs, caps);
-            Candidate::single("in_a_subgroup", kernel).turns(RUN / 4 + 3)
+            Candidate::single("in_a_subgroup", kernel).turns(turns(size as usize))
         });
         let (staged, alone) = (vec![staged], alone.into_iter().collect::<Vec<_>>());
         let order = if caps.cpu {
@@ -159,7 +166,7 @@ impl Reduce {
         let vectors = length.is_multiple_of(4);
         if !vectors {
             kernel = lines::one_lane(kernel).replace("Words", "alias Words = u32;");
-            kernel = kernel.choose("loudest_of", "loudest_of_one");
+            kernel = kernel.choose("loudest_of", "loudest_of_one").choose("places_of", "places_of_one");
         }
         let loads = if vectors { length / 4 } else { length }.div_ceil(team);
         let kernel = kernel.set("KIND", self.code()).set("LINES", outputs).set("LENGTH", length);
@@ -232,7 +239,8 @@ impl Op for Reduce {
         let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
         let vectors = along.in_vectors() && across.keeps_vectors();
         if matches!(self.kind, Kind::ArgMax | Kind::ArgMin) {
-            return vec![self.places([outputs, whole], vectors, rule, caps)];
+            let staged = self.places([outputs, whole], vectors, rule, caps);
+            return self.beside(staged, [outputs, whole], &x, caps);
         }
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
         let (mut entry, mut length) = if vectors {
