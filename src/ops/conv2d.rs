@@ -311,7 +311,7 @@ impl Conv2d {
         let mut best: Option<(f64, (usize, usize))> = None;
         let most = most_channels(d);
         for channels in [1, 2, 4, 8, 12, 16].into_iter().filter(|c| *c <= most) {
-            for pixels in [1, 2, 4, 7, 8, 12, 14, 16, 28].into_iter().filter(|p| *p <= 3 * most) {
+            for pixels in [1, 2, 4, 7, 8, 12, 14, 16, 28].into_iter().filter(|p| *p <= 7 * most) {
                 let span = (pixels - 1) * stride + (kw - 1) * dilation + 1;
                 let products = channels * pixels * kw;
                 if channels * pixels > 112 || products > 1200 || span > 64 {
@@ -321,7 +321,10 @@ impl Conv2d {
                 // through the loop two, the loop itself forty; and a large body is slow to compile.
                 let loads = self.quads(d.image[1], pixels, padding).map_or(span, |offset| (offset + span).div_ceil(4));
                 let loads = loads + (channels * kw).div_ceil(lanes);
-                let work = (products + channels * kw + 2 * channels * pixels + 16 * loads + 40) as f64;
+                let turn = (products + channels * kw + 2 * channels * pixels + 16 * loads + 40) as f64;
+                // At last each result is picked out of its lane's, and stored, in pairs where rows are vec4s.
+                let stored = if width.is_multiple_of(4) && pixels.is_multiple_of(4) { 10 } else { 20 };
+                let work = turn + (channels * pixels * (channels + stored)) as f64 / (d.ci * d.kernel[0]) as f64;
                 let done = (co.div_ceil(channels) * channels * width.div_ceil(pixels) * pixels) as f64;
                 let waste = done / (co * width) as f64;
                 let cost = work * waste / products as f64 * (1.0 + products as f64 / 1e4);
