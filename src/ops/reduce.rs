@@ -67,7 +67,7 @@ fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
 pub(super) fn block(columns: usize, most: usize, caps: &Caps) -> [usize; 2] {
     const SPAN: usize = 8;
     let fits = |block: &usize| caps.cpu && *block <= most && columns.is_multiple_of(SPAN * block);
-    [8, 4, 2].into_iter().find(fits).map_or([1, 1], |block| [block, SPAN])
+    [32, 16, 8, 4, 2].into_iter().find(fits).map_or([1, 1], |block| [block, SPAN])
 }
 
 impl Reduce {
@@ -252,7 +252,7 @@ impl Op for Reduce {
         };
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {
-            let [block, span] = block(outputs / 4, 8, caps);
+            let [block, span] = block(outputs / 4, 32, caps);
             let lines = if entry == "reduce_columns_vec4" { outputs / 4 / block } else { outputs };
             let splits = splits(lines, length, inner, team);
             let to = if splits == 1 {
