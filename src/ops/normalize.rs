@@ -292,7 +292,7 @@ impl Op for ChannelSums {
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let (length, lines) = (self.0.length, self.0.count(io.inputs[0].elements()));
         let columns = if length.is_multiple_of(4) { length / 4 } else { length };
-        let [block, span] = reduce::block(columns, 4, caps);
+        let [block, span] = reduce::block(columns, lines * length, 24, caps);
         // Enough invocations for a large GPU, of at least 16 lines each.
         let splits = (16_384 / columns).clamp(1, lines.div_ceil(16).max(1)).max(lines.div_ceil(caps.turns / 2));
         let kernel = self.0.lanes(Kernel::new(shader!("normalize.wgsl"), "channel_sums"));

@@ -61,13 +61,15 @@ fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
     if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
 
-/// BLOCK and SPAN: how many of `columns`, at the most, an invocation goes down, and how many neighbours share as many times
-/// more. A CPU takes one SIMD vector of invocations through all lines before the next; long stretches of each line are
-/// what its caches are made for.
-pub(super) fn block(columns: usize, most: usize, caps: &Caps) -> [usize; 2] {
+/// BLOCK and SPAN: how many of `columns`, at most `most`, an invocation goes down, and how many neighbours share as many
+/// times more. A CPU takes one SIMD vector of invocations through all lines before the next, and long stretches of each
+/// line are what its caches are made for; but they take long to compile, which must be worth it.
+pub(super) fn block(columns: usize, elements: usize, most: usize, caps: &Caps) -> [usize; 2] {
     const SPAN: usize = 8;
+    const LONG: usize = 1 << 20;
+    let most = if elements >= LONG { most } else { most / 4 };
     let fits = |block: &usize| caps.cpu && *block <= most && columns.is_multiple_of(SPAN * block);
-    [32, 16, 8, 4, 2].into_iter().find(fits).map_or([1, 1], |block| [block, SPAN])
+    [32, 24, 16, 8, 4, 2].into_iter().find(fits).map_or([1, 1], |block| [block, SPAN])
 }
 
 impl Reduce {
@@ -252,7 +254,7 @@ impl Op for Reduce {
         };
         let (mut inner, mut rule, mut from) = (inner, rule, Arg::In(0));
         loop {
-            let [block, span] = block(outputs / 4, 32, caps);
+            let [block, span] = block(outputs / 4, outputs * whole, 32, caps);
             let lines = if entry == "reduce_columns_vec4" { outputs / 4 / block } else { outputs };
             let splits = splits(lines, length, inner, team);
             let to = if splits == 1 {

@@ -109,6 +109,18 @@ fn along_lines() {
     }
 }
 
+/// In blocks of all sizes, on a CPU.
+#[test]
+fn along_columns() {
+    let mut random = Random::new(41);
+    for shape in [[1030, 1024], [1400, 768], [300, 512], [700, 64], [400, 92]] {
+        let x = named([("x", random.normal(shape).map(|v| f64::from(v as f32)))]);
+        for (op, bound) in [("sum", TERMS), ("amax", EXACT)] {
+            check(&gpu(0), op, &json!({"dim": [0], "keepdim": false}), &x, bound, &mut random);
+        }
+    }
+}
+
 /// What a NaN goes into is one, or its place.
 #[test]
 fn a_nan_in_a_line() {
