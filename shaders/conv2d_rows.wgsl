@@ -12,7 +12,6 @@ const W_Y = 1u;
 const W_X = 1u;
 const W_START = 0u;
 const CHANNELS = 8u; // CHANNELS * PIXELS accumulators: above about 112, spills win
-const STORED = 1u; // channels that are stored in a turn, a divisor of CHANNELS
 const LANES = 8u; // 1 where there are no subgroups: every lane loads all weights itself
 const LOADS = (CHANNELS * KW + LANES - 1u) / LANES;
 const TILES_X = (WO + PIXELS - 1u) / PIXELS;
@@ -116,19 +115,14 @@ fn rows(
     if (own >= tiles) {
         return;
     }
-    // A loop at run time: a driver may take milliseconds to compile each store, and this has a few rows of them.
-    for (var first = 0u; first < min(CHANNELS, CO - co); first += STORED) {
-        for (var t = 0u; t < STORED; t++) { // unroll
-            var row: array<f32, PIXELS>;
-            for (var p = 0u; p < PIXELS; p++) { // unroll
-                for (var n = 0u; n < CHANNELS / STORED; n++) { // unroll
-                    row[p] = select(row[p], sums[(n * STORED + t) * PIXELS + p], first == n * STORED);
-                }
-            }
-            let c = co + first + t;
-            if (c < CO) {
-                put_row((((image * GROUPS + g) * CO + c) * HO + oy) * WO + ox, ox, row);
+    // A loop at run time: a driver may take milliseconds to compile each store, and this has one row of them.
+    for (var c = 0u; c < min(CHANNELS, CO - co); c++) {
+        var row: array<f32, PIXELS>;
+        for (var p = 0u; p < PIXELS; p++) { // unroll
+            for (var other = 0u; other < CHANNELS; other++) { // unroll
+                row[p] = select(row[p], sums[other * PIXELS + p], c == other);
             }
         }
+        put_row((((image * GROUPS + g) * CO + co + c) * HO + oy) * WO + ox, ox, row);
     }
 }

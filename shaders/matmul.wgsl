@@ -137,37 +137,47 @@ fn dots(
     }
 }
 
-// Where it lies along n: an invocation for each four columns.
+const BLOCK = 1u; // vec4s of columns for each invocation
+const SPAN = 1u;  // neighbours that share as many times BLOCK of them, and read as long a stretch of each row at once
+
+// Where it lies along n: an invocation for BLOCK times four columns.
 @compute @workgroup_size(64)
 fn columns(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let stretches = (N + 255u) / 256u;
+    let stretches = (N + 256u * BLOCK - 1u) / (256u * BLOCK);
     let id = group_index(group, groups);
-    let n = id % stretches * 256u + 4u * lane;
+    let first = 4u * (id % stretches * (64u * BLOCK) + lane / SPAN * (SPAN * BLOCK) + lane % SPAN);
     let split = id / stretches % SPLITS;
     let batch = id / (stretches * SPLITS);
-    if (batch >= BATCHES || n >= N) {
+    if (batch >= BATCHES || first >= N) {
         return;
     }
-    var start = vec4<f32>();
+    var sums: array<vec4<f32>, FEW * BLOCK>;
     if (split == 0u) {
-        start = vec4<f32>(column_start(batch, n), column_start(batch, n + 1u), column_start(batch, n + 2u), column_start(batch, n + 3u));
-    }
-    var sums: array<vec4<f32>, FEW>;
-    for (var r = 0u; r < FEW; r++) { // unroll
-        sums[r] = start;
+        for (var c = 0u; c < BLOCK; c++) { // unroll
+            let n = first + 4u * c * SPAN;
+            let start = vec4<f32>(column_start(batch, n), column_start(batch, n + 1u), column_start(batch, n + 2u), column_start(batch, n + 3u));
+            for (var r = 0u; r < FEW; r++) { // unroll
+                sums[r * BLOCK + c] = start;
+            }
+        }
     }
     let range = split_range(split);
     for (var k = range.x; k < range.y; k++) {
-        let b = b_four((b_batch(batch) + k * B_K + n) / 4u);
-        for (var r = 0u; r < FEW; r++) { // unroll
-            sums[r] += a_at(batch, r, k) * b;
+        let row = (b_batch(batch) + k * B_K + first) / 4u;
+        for (var c = 0u; c < BLOCK; c++) { // unroll
+            let b = b_four(row + c * SPAN);
+            for (var r = 0u; r < FEW; r++) { // unroll
+                sums[r * BLOCK + c] += a_at(batch, r, k) * b;
+            }
         }
     }
     for (var r = 0u; r < FEW; r++) { // unroll
-        put4(batch, split, r, n, sums[r]);
+        for (var c = 0u; c < BLOCK; c++) { // unroll
+            put4(batch, split, r, first + 4u * c * SPAN, sums[r * BLOCK + c]);
+        }
     }
 }

@@ -192,26 +192,7 @@ fn arg(
     indices[id] = best.at;
 }
 
-// Whether a value comes before `best` by KIND; of a NaN this says nothing.
-fn beats(value: f32, best: f32) -> bool {
-    return (KIND == 1u && value > best) || (KIND == 2u && value < best);
-}
-
-fn best_of(v: vec4<f32>) -> f32 {
-    var best = select(v.x, v.y, beats(v.y, v.x));
-    best = select(best, v.z, beats(v.z, best));
-    return select(best, v.w, beats(v.w, best));
-}
-
-fn is_there(v: vec4<f32>, value: f32, lost: bool) -> vec4<bool> {
-    if (lost) {
-        return (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
-    }
-    return v == vec4<f32>(value);
-}
-
-// The same where elements lie in whole vec4s; LENGTH counts those. Which vec4 has the best element is known first, and
-// whether there is a NaN: the largest magnitude, as an integer, is above infinity's. Then it is looked for.
+// The same where elements lie in whole vec4s; LENGTH counts those.
 @compute @workgroup_size(64)
 fn arg_vec4(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -223,28 +204,15 @@ fn arg_vec4(
         return;
     }
     let share = share_of(id);
-    var at = min(share.first, LENGTH - 1u);
-    var best = best_of(x4[place(share.result, at * 4u) / 4u]);
-    var loudest = vec4<u32>();
-    for (var r = at; r < share.last; r++) {
+    let first = min(share.first, LENGTH - 1u);
+    var best = Best(x4[place(share.result, first * 4u) / 4u].x, first * 4u);
+    for (var r = first; r < share.last; r++) {
         let v = x4[place(share.result, r * 4u) / 4u];
-        let value = best_of(v);
-        if (beats(value, best)) {
-            best = value;
-            at = r;
-        }
-        loudest = max(loudest, bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu));
-    }
-    let lost = max(max(loudest.x, loudest.y), max(loudest.z, loudest.w)) > 0x7f800000u;
-    if (lost) {
-        for (at = share.first; at < share.last; at++) {
-            if (any(is_there(x4[place(share.result, at * 4u) / 4u], best, true))) {
-                break;
-            }
+        for (var n = 0u; n < 4u; n++) { // unroll
+            best = better(best, v[n], r * 4u + n);
         }
     }
-    let there = is_there(x4[place(share.result, at * 4u) / 4u], best, lost);
-    indices[id] = at * 4u + select(select(select(3u, 2u, there.z), 1u, there.y), 0u, there.x);
+    indices[id] = best.at;
 }
 
 @group(0) @binding(2) var<storage, read> candidates: array<u32>; // [PARTS, OUTPUTS]

@@ -5,6 +5,7 @@ enable f16;
 const COUNT = 1u;    // elements of each buffer
 const TURNS = 1u;    // of the loops
 const CHAINS = 1u;   // sums that an invocation keeps in registers; enough to hide an operation's latency, few enough to fit
+const STEPS = 1u;    // of each sum in a turn, so that the loop itself costs little
 const GROUP = 64u;
 alias Number = f32;  // of the arithmetic: f32, or f16 in pairs
 alias Element = f32; // of the memory kernels: f32 or vec4<f32>
@@ -30,7 +31,7 @@ fn sum_of_pair(x: vec2<f16>) -> f32 {
     return f32(x.x + x.y);
 }
 
-// 2 CHAINS TURNS operations per number and invocation; the factors are not known to the compiler.
+// 2 CHAINS STEPS TURNS operations per number and invocation; the factors are not known to the compiler.
 @compute @workgroup_size(GROUP)
 fn arithmetic(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -45,8 +46,10 @@ fn arithmetic(
         sums[c] = number(f32(c)) * b;
     }
     for (var t = 0u; t < TURNS; t++) {
-        for (var c = 0u; c < CHAINS; c++) { // unroll
-            sums[c] = fma(sums[c], a, b);
+        for (var s = 0u; s < STEPS; s++) { // unroll
+            for (var c = 0u; c < CHAINS; c++) { // unroll
+                sums[c] = fma(sums[c], a, b);
+            }
         }
     }
     var sum = number(0.0);

@@ -309,9 +309,8 @@ impl Conv2d {
         let (kw, stride, dilation) = (d.kernel[1], self.options.stride[1], self.options.dilation[1]);
         let (co, width) = (d.co, d.out[1]);
         let mut best: Option<(f64, (usize, usize))> = None;
-        let most = most_channels(d);
-        for channels in [1, 2, 4, 8, 12, 16].into_iter().filter(|c| *c <= most) {
-            for pixels in [1, 2, 4, 7, 8, 12, 14, 16, 28].into_iter().filter(|p| *p <= 7 * most) {
+        for channels in [1, 2, 4, 8, 12, 16].into_iter().filter(|c| *c <= most_channels(d)) {
+            for pixels in [1, 2, 4, 7, 8, 12, 14, 16, 28] {
                 let span = (pixels - 1) * stride + (kw - 1) * dilation + 1;
                 let products = channels * pixels * kw;
                 if channels * pixels > 112 || products > 1200 || span > 64 {
@@ -385,8 +384,8 @@ fn with_bias(kernel: Kernel) -> Kernel {
     kernel.replace(name, text)
 }
 
-/// Output channels that a lane may own. With one input channel the inner loop is so short that a large block saves
-/// nothing, but the driver has to compile it.
+/// Output channels that a lane may own. With one input channel the inner loop is so short that more of them save nothing,
+/// but the driver has to compile them.
 fn most_channels(d: &Dims) -> usize {
     if d.ci == 1 { 4 } else { 16 }
 }

@@ -1,5 +1,6 @@
 //! What products, convolutions and their gradients share: shapes of the kernels in `shaders/gemm.wgsl`.
 
+use super::reduce;
 use crate::graph::{Arg, Candidate, Caps, DType, Kernel};
 use crate::shader;
 
@@ -218,17 +219,29 @@ pub(crate) fn few(
     caps: &Caps,
 ) -> Candidate {
     let entry = if along_k { "dots" } else { "columns" };
-    let kernel = e.set(make(entry)).set("FEW", e.m).bind([Arg::In(0), Arg::In(1)]);
+    let kernel = e.set(make(entry)).set("FEW", e.m);
     if along_k {
+        let kernel = kernel.bind([Arg::In(0), Arg::In(1)]);
         let width = (e.k / 16).next_power_of_two().clamp(32, 128);
         let groups = e.batches * e.n;
         return split(entry, kernel.set("WIDTH", width), groups, 1, e.count(), behind, caps)
             .turns(e.k.div_ceil(4 * width) + 40);
     }
-    let groups = e.batches * e.n.div_ceil(256);
-    // Enough workgroups for a large GPU, of at least 32 steps each.
-    let splits = (512 / groups.max(1)).clamp(1, e.k.div_ceil(32)).max(e.k.div_ceil(caps.turns));
+    let [block, span] = few_block(e, caps);
+    let kernel = kernel.set("BLOCK", block).set("SPAN", span).bind([Arg::In(0)]);
+    let kernel = if block > 1 { kernel.stream(Arg::In(1)) } else { kernel.bind([Arg::In(1)]) };
+    let groups = e.batches * e.n.div_ceil(256 * block);
+    // Enough workgroups for a large GPU, or for a CPU's threads, of at least 32 steps each.
+    let wanted = if caps.cpu { 8 * caps.threads } else { 512 };
+    let splits = (wanted / groups.max(1)).clamp(1, e.k.div_ceil(32)).max(e.k.div_ceil(caps.turns));
     split(entry, kernel, groups, splits, e.count(), behind, caps)
+}
+
+/// BLOCK and SPAN of `columns`: more than one where B is so large that the speed of memory counts alone, and a CPU reads it
+/// in 64-bit words.
+pub(crate) fn few_block(e: Extents, caps: &Caps) -> [usize; 2] {
+    let large = e.k * e.n >= e.m << 20;
+    if caps.wide && large { reduce::block(e.n / 4, e.k * e.n, 32 / e.m, caps) } else { [1, 1] }
 }
 
 /// Rows and columns that a lane of the `block` kernel owns: those that leave the fewest idle; few in a small product,

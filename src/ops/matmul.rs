@@ -158,8 +158,11 @@ impl Op for Matmul {
             .then(|| gemm::matrices(settle, extents, types[0], along, behind, caps))
             .flatten();
         let others = gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps);
-        if caps.cpu {
+        let streams = b.columns == 1 && few.is_some() && gemm::few_block(extents, caps)[0] > 1;
+        if caps.cpu && !streams {
             quads.into_iter().chain(others).chain(few).chain(matrices).collect()
+        } else if caps.cpu {
+            few.into_iter().chain(quads).chain(others).collect()
         } else {
             few.into_iter().chain(others).chain(matrices).collect()
         }

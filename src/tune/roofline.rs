@@ -190,15 +190,15 @@ fn buffer(binding: u32, words: usize) -> RawBuffer {
 
 /// Multiply-adds of f32, or of f16 in pairs.
 fn arithmetic(gpu: &Gpu, chains: usize, halves: bool) -> Result<f64> {
-    // CPU adapters convert f16 at every step.
-    let (turns, width) = if halves { (512, 2) } else { (4096, 1) };
-    let mut kernel =
-        kernel("arithmetic").set("CHAINS", chains).set("TURNS", turns).grid(gpu.caps().fold(INVOCATIONS / 64));
+    // CPU adapters convert f16 at every step, which takes much more code.
+    let (turns, steps, width) = if halves { (512, 1, 2) } else { (1024, 4, 1) };
+    let kernel = kernel("arithmetic").set("CHAINS", chains).set("STEPS", steps).set("TURNS", turns);
+    let mut kernel = kernel.grid(gpu.caps().fold(INVOCATIONS / 64));
     if halves {
         kernel = kernel.replace("Number", "alias Number = vec2<f16>;");
         kernel = kernel.choose("number", "pair").choose("sum_of", "sum_of_pair");
     }
-    rate(gpu, &kernel, &[buffer(3, INVOCATIONS)], (2 * width * chains * turns * INVOCATIONS) as f64)
+    rate(gpu, &kernel, &[buffer(3, INVOCATIONS)], (2 * width * chains * steps * turns * INVOCATIONS) as f64)
 }
 
 /// Chains of products of cooperative matrices, eight in each subgroup.

@@ -45,6 +45,28 @@ fn matmul_of_any_extents() {
     }
 }
 
+/// Large enough for a CPU to read the matrix in long stretches.
+#[test]
+fn a_few_rows_and_a_large_matrix() {
+    let mut random = Random::new(15);
+    for [m, n, k] in [[1, 1024, 1030], [2, 2048, 1100], [3, 2304, 1400]] {
+        let inputs = named([("a", random.normal([m, k])), ("b", random.normal([k, n]))]);
+        let attrs = json!({"transpose_a": false, "transpose_b": false});
+        check(&gpu(0), "matmul", &attrs, &inputs, TERMS, &mut random);
+    }
+    let (n, k) = (1024, 1032);
+    let value = |i: usize| (i * 7 % 13) as f32 - 6.0;
+    let [x, w, b] = [k, k * n, n].map(|count| (0..count).map(value).collect::<Vec<f32>>());
+    let g = Graph::inference();
+    let (gx, gw, gb) = (g.input([1, k]), g.input([k, n]), g.input([n]));
+    let y = gx.linear(&gw.transpose(0, 1), Some(&gb)).relu();
+    let program = gpu(0).compile(&g.function([&y])).unwrap();
+    program.write(&gx, &x).unwrap().write(&gw, &w).unwrap().write(&gb, &b).unwrap().run().unwrap();
+    // Sums of integers are exact.
+    let want = (0..n).map(|j| (b[j] + (0..k).map(|i| x[i] * w[i * n + j]).sum::<f32>()).max(0.0));
+    assert_eq!(program.read(&y).unwrap(), want.collect::<Vec<_>>());
+}
+
 /// Products of f16 are exact in f32, so the twin of rounded operands is as near as ever.
 #[test]
 fn matmul_of_halves() {
