@@ -232,7 +232,7 @@ pub(crate) fn few(
     let kernel = if block > 1 { kernel.stream(Arg::In(1)) } else { kernel.bind([Arg::In(1)]) };
     let groups = e.batches * e.n.div_ceil(256 * block);
     // Enough workgroups for a large GPU, or for a CPU's threads, of at least 32 steps each.
-    let wanted = if caps.cpu { 8 * caps.threads } else { 512 };
+    let wanted = if caps.cpu { 2 * caps.threads } else { 512 };
     let splits = (wanted / groups.max(1)).clamp(1, e.k.div_ceil(32)).max(e.k.div_ceil(caps.turns));
     split(entry, kernel, groups, splits, e.count(), behind, caps)
 }
