@@ -140,7 +140,8 @@ fn locate(line: u32, live: bool, lane: u32, team: u32) {
     }
     let first = all_max(lane, largest(earliest));
     if (lane == 0u && live) {
-        places[line] = LAST - bitcast<u32>(first);
+        // None is found where the largest element is subnormal and the device took it for zero in its maximum alone.
+        places[line] = min(LAST - bitcast<u32>(first), LENGTH - 1u);
     }
 }
 

@@ -162,7 +162,7 @@ impl Op for Matmul {
         if caps.cpu && !streams {
             quads.into_iter().chain(others).chain(few).chain(matrices).collect()
         } else if caps.cpu {
-            few.into_iter().chain(quads).chain(others).collect()
+            few.into_iter().chain(quads).chain(others).chain(matrices).collect()
         } else {
             few.into_iter().chain(others).chain(matrices).collect()
         }
