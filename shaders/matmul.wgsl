@@ -43,6 +43,16 @@ fn b_quads_along_k(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
     );
 }
 
+// The same from panels of QUAD_ROWS rows of A, or of 32 columns of B, as `pack` lays them out.
+fn a_quad_of_panel(batch: u32, m: u32, k: u32, q: u32) -> vec4<f32> {
+    return a_four((m * K + (k + q % 4u) * QUAD_ROWS + min(q / 4u * 4u, M - 4u - m)) / 4u);
+}
+
+fn b_quads_of_panel(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
+    let first = (n / 32u * 32u * K + k * 32u + n % 32u) / 4u;
+    return array<vec4<f32>, 4>(b_four(first), b_four(first + 8u), b_four(first + 16u), b_four(first + 24u));
+}
+
 fn put4(batch: u32, split: u32, m: u32, n: u32, v: vec4<f32>) {
     let i = (batch * M + m) * N + n;
     if (SPLITS == 1u) {
@@ -101,6 +111,33 @@ fn quads(
             sum = select(sum, sums[other], r == other);
         }
         put4(batch, split, m0 + r, n, sum);
+    }
+}
+
+// --- `pack`: a matrix [K, LINE] whose rows lie A_K apart, as panels [K, PANEL] one behind the other. Where the steps along
+// k are long rows apart, CPUs do not fetch ahead what `quads` will read.
+
+const LINE = 4u;   // a multiple of 4
+const PANEL = 32u; // a multiple of 4; columns of the last panel that are behind LINE are neither written nor read
+const STEPS = 32u; // along k for each panel in turn
+
+@group(0) @binding(1) var<storage, read_write> panels: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn pack(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    let across = PANEL / 4u;
+    let of_steps = across * STEPS;
+    let of_all = (LINE + PANEL - 1u) / PANEL * of_steps;
+    let panel = i % of_all / of_steps;
+    let k = i / of_all * STEPS + i % of_steps / across;
+    let column = panel * PANEL + i % across * 4u;
+    if (k < K && column < LINE) {
+        panels[(panel * K + k) * across + i % across] = a_four((a_batch(0u) + k * A_K + column) / 4u);
     }
 }
 

@@ -126,17 +126,22 @@ pub(crate) fn candidates(
     if caps.cpu { [vec![block], tiles].concat() } else { [tiles, vec![block]].concat() }
 }
 
-/// The `quads` kernel of `shaders/matmul.wgsl`.
-pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Caps) -> Candidate {
-    let e = extents;
+/// Rows of a block of the `quads` kernel.
+pub(crate) fn quad_rows(m: usize) -> usize {
     // Larger blocks are a little faster, but take longer to compile.
-    let rows = match e.m {
+    match m {
         0..=1 => 1,
         2..=4 => 4,
         9..=12 => 12,
         512.. => 16,
         _ => 8,
-    };
+    }
+}
+
+/// The `quads` kernel of `shaders/matmul.wgsl`.
+pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Caps) -> Candidate {
+    let e = extents;
+    let rows = quad_rows(e.m);
     let groups = e.batches * e.m.div_ceil(rows) * e.n.div_ceil(32);
     let splits = if groups >= 16 { 1 } else { (32 / groups.max(1)).min(e.k / 64).max(1) };
     let splits = splits.max(e.k.div_ceil(caps.turns));

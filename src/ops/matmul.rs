@@ -73,6 +73,50 @@ fn batch_shape(desc: &Desc) -> Shape {
     Shape::from(&desc.shape[..desc.shape.len() - 2])
 }
 
+/// Neighbouring steps along k that `pack` copies of a panel before it goes to the next one.
+const PACKED_STEPS: usize = 32;
+
+/// `quads` that reads operands from panels, where these are worth their making. `None` where none is.
+fn packed(quads: &Candidate, operands: [&Operand; 2], io: &Io<'_>, e: Extents, caps: &Caps) -> Option<Candidate> {
+    let [product] = &quads.kernels[..] else { return None };
+    let mut product = product.clone();
+    let (mut kernels, mut scratch) = (Vec::new(), Vec::new());
+    // How long the rows of an operand are, and how many of the result share it. What is large, in long rows, gains most; the
+    // bounds were set by hand after some 40 shapes on lavapipe.
+    let pays = |n: usize, line: usize, shared: usize| {
+        let least = [[1000, 768], [512, 96]][n][usize::from(line >= 2048)];
+        io.inputs[n].dtype == DType::F32 && e.k * line >= 1_000_000 && shared >= least
+    };
+    let a = (operands[0].columns, e.m, e.n, gemm::quad_rows(e.m), "a_quad", "a_quad_of_panel");
+    let b = (operands[1].rows, e.n, e.m, 32, "b_quads", "b_quads_of_panel");
+    for (n, (row, line, shared, panel, function, of_panel)) in [a, b].into_iter().enumerate() {
+        if row == 1 || !pays(n, line, shared) {
+            continue;
+        }
+        let bytes = line.next_multiple_of(panel) * e.k * 4;
+        if bytes + caps.guard > caps.binding.min(caps.buffer) as usize {
+            continue;
+        }
+        let count = e.k.next_multiple_of(PACKED_STEPS) * line.next_multiple_of(panel) / 4;
+        let pack = Kernel::new(shader!("matmul.wgsl"), "pack")
+            .set("K", e.k)
+            .set("LINE", line)
+            .set("PANEL", panel)
+            .set("STEPS", PACKED_STEPS)
+            .set("A_K", row as usize)
+            .replace("a_batch", operands[n].begin("a_batch"))
+            .stream(Arg::In(n))
+            .bind([Arg::ScratchOut(scratch.len())]);
+        kernels.push(pack.grid(caps.fold(count.div_ceil(64))));
+        product = product.choose(function, of_panel);
+        product.args[n] = Arg::ScratchIn(scratch.len());
+        scratch.push(bytes);
+    }
+    let pays = e.batches == 1 && !kernels.is_empty();
+    kernels.push(product);
+    pays.then(|| Candidate::new("packed", kernels, scratch))
+}
+
 impl Op for Matmul {
     fn name(&self) -> &'static str {
         "matmul"
@@ -157,10 +201,11 @@ impl Op for Matmul {
         let matrices = (whole && types[0] == types[1] && m > 0 && n > 0)
             .then(|| gemm::matrices(settle, extents, types[0], along, behind, caps))
             .flatten();
+        let packed = quads.as_ref().and_then(|quads| packed(quads, [&a, &b], io, extents, caps));
         let others = gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps);
         let streams = b.columns == 1 && few.is_some() && gemm::few_block(extents, caps)[0] > 1;
         if caps.cpu && !streams {
-            quads.into_iter().chain(others).chain(few).chain(matrices).collect()
+            packed.into_iter().chain(quads).chain(others).chain(few).chain(matrices).collect()
         } else if caps.cpu {
             few.into_iter().chain(quads).chain(others).chain(matrices).collect()
         } else {

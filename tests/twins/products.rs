@@ -67,6 +67,47 @@ fn a_few_rows_and_a_large_matrix() {
     assert_eq!(program.read(&y).unwrap(), want.collect::<Vec<_>>());
 }
 
+/// Large enough for a CPU to copy operands into panels, of which the last one is not full; parts of larger tensors.
+#[test]
+fn operands_in_panels() {
+    let value = |i: usize| (i * 7 % 13) as f32 - 6.0;
+    let cases = [
+        ([1004, 1004, 1000], true, false, 2),
+        ([100, 2052, 500], false, false, 1),
+        ([2052, 772, 500], true, true, 1),
+        ([100, 2052, 500], false, true, 0),
+    ];
+    for ([m, n, k], ta, tb, packed) in cases {
+        let (a, b) = (if ta { [k, m] } else { [m, k] }, if tb { [n, k] } else { [k, n] });
+        let (whole_a, whole_b) = ([a[0] + 3, a[1] + 8], [b[0] + 3, b[1] + 8]);
+        let [x, w, bias] = [whole_a[0] * whole_a[1], whole_b[0] * whole_b[1], n]
+            .map(|count| (0..count).map(value).collect::<Vec<f32>>());
+        let run = |kernel| {
+            let g = Graph::inference();
+            let (gx, gw, gb) = (g.input(whole_a), g.input(whole_b), g.input([n]));
+            let [gx_part, gw_part] =
+                [(&gx, a), (&gw, b)].map(|(t, [rows, columns])| t.narrow(0, 3, rows).narrow(1, 4, columns));
+            let y = (gx_part.matmul_t(&gw_part, ta, tb) + &gb).relu();
+            let program = gpu(kernel).compile(&g.function([&y])).unwrap();
+            program.write(&gx, &x).unwrap().write(&gw, &w).unwrap().write(&gb, &bias).unwrap().run().unwrap();
+            let packs = program.plan().steps.iter().filter(|step| step.kernel.entry == "pack").count();
+            (program.read(&y).unwrap(), packs)
+        };
+        let ((found, packs), (plain, _)) = (run(0), run(2));
+        assert_eq!(packs, if gpu(0).caps().cpu { packed } else { 0 }, "{m}x{k}x{n}");
+        // Sums of integers are exact: all kernels find the same, and some elements are computed here, too.
+        assert!(found == plain, "{m}x{k}x{n} differs between kernels");
+        for i in (0..m * n).step_by(1009) {
+            let at = |whole: [usize; 2], row: usize, column: usize| (row + 3) * whole[1] + column + 4;
+            let product = |l: usize| {
+                let left = if ta { at(whole_a, l, i / n) } else { at(whole_a, i / n, l) };
+                x[left] * w[if tb { at(whole_b, i % n, l) } else { at(whole_b, l, i % n) }]
+            };
+            assert_eq!(found[i], (bias[i % n] + (0..k).map(product).sum::<f32>()).max(0.0), "{m}x{k}x{n} at {i}");
+        }
+    }
+}
+
 /// Products of f16 are exact in f32, so the twin of rounded operands is as near as ever.
 #[test]
 fn matmul_of_halves() {
