@@ -143,7 +143,9 @@ pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Cap
     let e = extents;
     let rows = quad_rows(e.m);
     let groups = e.batches * e.m.div_ceil(rows) * e.n.div_ceil(32);
-    let splits = if groups >= 16 { 1 } else { (32 / groups.max(1)).min(e.k / 64).max(1) };
+    // Parts of fewer than 2^18 products are not worth a second dispatch.
+    let worth = (e.k / 64).min((e.count() * e.k) >> 18).max(1);
+    let splits = if groups >= 16 { 1 } else { (32 / groups.max(1)).min(worth) };
     let splits = splits.max(e.k.div_ceil(caps.turns));
     let mut kernel = e.set(kernel).set("QUAD_ROWS", rows).set("LANES", lanes(caps)).bind([Arg::In(0), Arg::In(1)]);
     if lanes(caps) > 1 {
