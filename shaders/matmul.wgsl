@@ -114,8 +114,8 @@ fn quads(
     }
 }
 
-// --- `pack`: a matrix [K, LINE] whose rows lie A_K apart, as panels [K, PANEL] one behind the other. Where the steps along
-// k are long rows apart, CPUs do not fetch ahead what `quads` will read.
+// --- `pack`: a matrix [K, LINE] whose rows lie A_K apart, as panels [K, PANEL] one behind the other, in which `quads` goes
+// from one step along k to the next in small strides. Where rows are long, a CPU's caches serve it better so.
 
 const LINE = 4u;   // a multiple of 4
 const PANEL = 32u; // a multiple of 4; columns of the last panel that are behind LINE are neither written nor read
