@@ -37,25 +37,44 @@ fn pointwise(
     }
 }
 
-// Eight elements for each invocation, where a driver loads and stores wide words at the price of narrow ones.
+// Eight elements for each invocation and turn, where a driver loads and stores wide words at the price of narrow ones.
 alias Pair = array<vec4<f32>, 2>;
+
+// Operands that are read in pairs.
+alias Given = array<Pair, 1>;
+
+const TURNS = 1u;
 
 @group(0) @binding(0) var<storage, read_write> y_pairs: array<Pair>;
 
-// Elements 8o to 8o + 7 of the result.
-fn pair(o: u32) -> Pair {
+// Elements 8o to 8o + 7 of them, or the last ones.
+fn given(o: u32) -> Given {
+    return Given();
+}
+
+// The same elements of the result.
+fn pair(o: u32, e: Given) -> Pair {
     return Pair();
 }
 
+// What the next turn needs is loaded before this turn's results are stored: a core that runs ahead computes while it loads.
 @compute @workgroup_size(256)
 fn pairs(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let o = group_index(group, groups) * 256u + lane;
-    if (o < COUNT) {
-        y_pairs[o] = pair(o);
+    var o = group_index(group, groups) * (256u * TURNS) + lane;
+    var e = given(o);
+    for (var t = 0u; t < TURNS; t++) { // unroll
+        let results = pair(o, e);
+        if (t + 1u < TURNS) {
+            e = given(o + 256u);
+        }
+        if (COUNT % (256u * TURNS) == 0u || o < COUNT) {
+            y_pairs[o] = results;
+        }
+        o += 256u;
     }
 }
 

@@ -79,6 +79,9 @@ const PACKED_STEPS: usize = 32;
 /// `quads` that reads operands from panels, where these are worth their making. `None` where none is.
 fn packed(quads: &Candidate, operands: [&Operand; 2], io: &Io<'_>, e: Extents, caps: &Caps) -> Option<Candidate> {
     let [product] = &quads.kernels[..] else { return None };
+    if e.batches != 1 {
+        return None;
+    }
     let mut product = product.clone();
     let (mut kernels, mut scratch) = (Vec::new(), Vec::new());
     // How long the rows of an operand are, and how many of the result share it. What is large, in long rows, gains most; the
@@ -112,9 +115,11 @@ fn packed(quads: &Candidate, operands: [&Operand; 2], io: &Io<'_>, e: Extents, c
         product.args[n] = Arg::ScratchIn(scratch.len());
         scratch.push(bytes);
     }
-    let pays = e.batches == 1 && !kernels.is_empty();
+    if kernels.is_empty() {
+        return None;
+    }
     kernels.push(product);
-    pays.then(|| Candidate::new("packed", kernels, scratch))
+    Some(Candidate::new("packed", kernels, scratch))
 }
 
 impl Op for Matmul {

@@ -52,15 +52,22 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
         .bind([Arg::Out(0)]);
     for (arg, (slot, ..)) in bindings.args.iter().zip(&bindings.types) {
         let mut readers = expr.operands.iter().zip(&bindings.slots).filter(|(_, of)| *of == slot);
-        let streams = readers.all(|(operand, _)| four(operand) == Four::Vector && !operand.repeats());
+        let is_turned = turned.as_ref().is_some_and(|(n, _)| bindings.slots[*n] == *slot);
+        let streams = readers.all(|(operand, _)| (is_turned || four(operand) == Four::Vector) && !operand.repeats());
         kernel = if streams { kernel.stream(arg.clone()) } else { kernel.bind([arg.clone()]) };
     }
     if expr.dtype == DType::F16 {
         kernel = kernel.choose("store", "store_halves");
     }
+    if pairs {
+        kernel = kernel
+            .set("TURNS", turns(desc.elements()))
+            .replace("Given", format!("alias Given = array<array<vec4<f32>, 2>, {}>;", given.len().max(1)))
+            .replace("given", bindings.given(&given, desc.elements() / 8));
+    }
     match turned {
         None => {
-            let (elements, group) = if pairs { (8, 256) } else { (4, 64) };
+            let (elements, group) = if pairs { (8, 256 * turns(desc.elements())) } else { (4, 64) };
             let count = desc.elements().div_ceil(elements);
             kernel.set("COUNT", count).grid(caps.fold(count.div_ceil(group)))
         }
@@ -72,6 +79,15 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
                 .replace("Turned", format!("alias Turned = {};", dtype.wgsl()))
                 .replace("turned", format!("fn turned(i: u32) -> vec4<Turned> {{\n    return {read};\n}}"))
         }
+    }
+}
+
+/// Turns of an invocation that computes pairs of vec4s; more of them take longer to compile, which large tensors pay back.
+fn turns(elements: usize) -> usize {
+    match elements >> 20 {
+        0..2 => 1,
+        2..8 => 4,
+        _ => 8,
     }
 }
 
@@ -221,15 +237,20 @@ impl Bindings {
         operand.dtype == DType::F32 && operand.path.is_empty() && self.alone(n)
     }
 
+    /// `given`: the operands that are read in pairs, no further than the `count`-th.
+    fn given(&self, given: &[usize], count: usize) -> String {
+        let load = |n: &usize| format!("f{}[min(o, {}u)]", self.slots[*n], count.saturating_sub(1));
+        let loads: Vec<String> = given.iter().map(load).collect();
+        format!("fn given(o: u32) -> Given {{\n    return Given({});\n}}\n", loads.join(", "))
+    }
+
     /// `pair`: two vec4s of the result, from the operands `given` in pairs and the others.
     fn pair(&self, given: &[usize]) -> String {
-        let load = |n: &usize| format!("    let p{n} = f{}[o];\n", self.slots[*n]);
         let call = |half: usize| {
-            let arguments: String = given.iter().map(|n| format!(", p{n}[{half}]")).collect();
+            let arguments: String = (0..given.len()).map(|n| format!(", e[{n}][{half}]")).collect();
             format!("value4_of_pair(2u * o + {half}u{arguments})")
         };
-        let loads: String = given.iter().map(load).collect();
-        format!("fn pair(o: u32) -> Pair {{\n{loads}    return Pair({}, {});\n}}\n", call(0), call(1))
+        format!("fn pair(o: u32, e: Given) -> Pair {{\n    return Pair({}, {});\n}}\n", call(0), call(1))
     }
 
     /// `value` for one element and `name` for four, which is given some operands instead of reading them.

@@ -48,6 +48,28 @@ fn one_operand() {
     }
 }
 
+/// Long tensors, of which an invocation may compute several parts in turn: whole turns, and some that are not.
+#[test]
+fn parts_in_turn() {
+    for rows in [1 << 18, (1 << 18) + 301, (1 << 20) + 77] {
+        let g = Graph::new();
+        let (x, z, bias) = (g.input([rows, 8]), g.input([rows, 8]), g.input([8]));
+        let sum = (&x * 2.0 + &z - &bias).relu();
+        let turned = x.reshape([rows, 2, 4]).permute(&[1, 0, 2]).reshape([2, 4 * rows]);
+        let program = gpu(0).compile(&g.function([&sum, &turned])).expect("a program");
+        let whole = |step: usize| (0..8 * rows).map(|i| ((i * step + i / 29) % 23) as f32 - 11.0).collect::<Vec<_>>();
+        let (a, b, c) = (whole(7), whole(5), [3.0, -2.0, 0.0, 1.0, 4.0, -5.0, 2.0, 7.0]);
+        let run = program.write(&x, &a).and_then(|p| p.write(&z, &b)).and_then(|p| p.write(&bias, &c));
+        run.and_then(|p| p.run()).expect("a run");
+        let (sum, turned) = (program.read(&sum).expect("sums"), program.read(&turned).expect("elements"));
+        for i in 0..8 * rows {
+            assert_eq!(sum[i], (2.0 * a[i] + b[i] - c[i % 8]).max(0.0), "element {i} of {rows} rows");
+            let [half, row, column] = [i / (4 * rows), i / 4 % rows, i % 4];
+            assert_eq!(turned[i], a[8 * row + 4 * half + column], "element {i} of {rows} rows, turned");
+        }
+    }
+}
+
 /// Two shapes that broadcast to one: axes set to 1, leading axes left out.
 fn partners(random: &mut Random, full: &[usize]) -> [Vec<usize>; 2] {
     let (mut a, mut b) = (full.to_vec(), full.to_vec());
