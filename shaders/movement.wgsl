@@ -1,9 +1,9 @@
 // Moving elements: concatenation, padding, and selection by index.
 // include: grid.wgsl
 
-alias Element = f32;
+alias Element = f32; // as many neighbours as move together
 
-const COUNT = 1u; // invocations, one per element written
+const COUNT = 1u; // invocations, one per Element written
 const OUTER = 1u; // for selection, x is [OUTER, LENGTH, INNER]
 const LENGTH = 1u;
 const INNER = 1u;
@@ -29,9 +29,9 @@ fn fill() -> Element {
     return Element();
 }
 
-fn not_a_number() -> Element {
+fn not_a_number() -> f32 {
     var bits = 0x7fc00000u;
-    return Element(bitcast<f32>(bits));
+    return bitcast<f32>(bits);
 }
 
 // Writes x into a part of y.

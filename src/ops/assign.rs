@@ -29,8 +29,10 @@ impl Op for Assign {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         // Words of any type.
-        let copy = movement::kernel("scatter", DType::U32, io.inputs[0].words(), caps);
-        vec![Candidate::single("copy", copy.bind([Arg::In(0), Arg::State(0)]))]
+        let words = io.inputs[0].words();
+        let together = movement::together(DType::U32, caps, |n| words.is_multiple_of(n));
+        let copy = movement::kernel("scatter", DType::U32, together, words, caps);
+        vec![Candidate::single("copy", copy.stream(Arg::In(0)).bind([Arg::State(0)]))]
     }
 }
 

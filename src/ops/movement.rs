@@ -10,11 +10,30 @@ use std::fmt::Write;
 /// The longest axis that signed index arithmetic allows.
 const MOST: usize = i32::MAX as usize;
 
-pub(super) fn kernel(entry: &'static str, dtype: DType, count: usize, caps: &Caps) -> Kernel {
+/// How many neighbours an invocation moves at once, of those that `fit`: pairs of vec4s where a driver moves wide words,
+/// vec4s, or single elements.
+pub(super) fn together(dtype: DType, caps: &Caps, fit: impl Fn(usize) -> bool) -> usize {
+    let can = |n: &usize| dtype != DType::F16 && (*n == 4 || caps.wide && dtype == DType::F32);
+    [8, 4].into_iter().filter(can).find(|&n| fit(n)).unwrap_or(1)
+}
+
+/// A kernel that moves `count` elements, `together` at once.
+pub(super) fn kernel(entry: &'static str, dtype: DType, together: usize, count: usize, caps: &Caps) -> Kernel {
+    let element = match together {
+        1 => dtype.to_string(),
+        4 => format!("vec4<{dtype}>"),
+        _ => format!("array<vec4<{dtype}>, 2>"),
+    };
     Kernel::new(shader!("movement.wgsl"), entry)
-        .replace("Element", format!("alias Element = {dtype};"))
-        .set("COUNT", count)
-        .grid(caps.fold(count.div_ceil(64)))
+        .replace("Element", format!("alias Element = {element};"))
+        .set("COUNT", count / together)
+        .grid(caps.fold((count / together).div_ceil(64)))
+}
+
+/// `kernel` with `value` in the elements that nothing is moved to.
+fn filled(kernel: Kernel, together: usize, value: &str) -> Kernel {
+    let each = if together == 8 { format!("vec4({value}), vec4({value})") } else { value.into() };
+    kernel.replace("fill", format!("fn fill() -> Element {{\n    return Element({each});\n}}"))
 }
 
 /// Tensors one after the other along an axis.
@@ -53,19 +72,23 @@ impl Op for Concat {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let strides = io.outputs[0].shape.strides();
+        // Along the axis and those behind it, elements stay neighbours.
+        let run = |desc: &Desc| desc.shape[self.0..].iter().product::<usize>();
+        let (dtype, whole) = (io.inputs[0].dtype, run(&io.outputs[0]));
+        let together = together(dtype, caps, |n| io.inputs.iter().all(|input| run(input).is_multiple_of(n)));
         let mut kernels = Vec::new();
         let mut start = 0;
         for (n, input) in io.inputs.iter().enumerate().filter(|(_, input)| input.elements() > 0) {
+            let (count, run) = (input.elements(), run(input));
             let view = View {
-                shape: input.shape.to_vec(),
-                strides: strides.iter().map(|&s| s as isize).collect(),
-                offset: start * strides[self.0],
+                shape: vec![count / run, run / together],
+                strides: vec![(whole / together) as isize, 1],
+                offset: start / together,
             };
-            let rule = format!("fn target_of(i: u32) -> u32 {{ return {}; }}", view.wgsl("i"));
-            let one = kernel("scatter", input.dtype, input.elements(), caps);
-            kernels.push(one.replace("target_of", rule).bind([Arg::In(n), Arg::Out(0)]));
-            start += input.shape[self.0];
+            let rule = format!("fn target_of(i: u32) -> u32 {{\n    return {};\n}}", view.wgsl("i"));
+            let one = kernel("scatter", dtype, together, count, caps).replace("target_of", rule);
+            kernels.push(one.stream(Arg::In(n)).bind([Arg::Out(0)]));
+            start += run;
         }
         vec![Candidate::new("scatter", kernels, Vec::new())]
     }
@@ -99,10 +122,18 @@ impl Op for Spread {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let (from, to) = (&io.inputs[0].shape, &self.shape);
-        let (own, strides) = (from.strides(), to.strides());
+        let dtype = io.inputs[0].dtype;
+        let (mut from, mut to, mut starts) = (io.inputs[0].shape.to_vec(), self.shape.to_vec(), self.starts.clone());
+        let together = together(dtype, caps, |n| match (from.last(), to.last(), starts.last()) {
+            (Some(from), Some(to), Some((start, 1))) => [from, to, start].iter().all(|extent| extent.is_multiple_of(n)),
+            _ => false,
+        });
+        if let (Some(from), Some(to), Some((start, _))) = (from.last_mut(), to.last_mut(), starts.last_mut()) {
+            [from, to, start].into_iter().for_each(|extent| *extent /= together);
+        }
+        let (own, strides) = (Shape::from(from.as_slice()).strides(), Shape::from(to.as_slice()).strides());
         let mut rule = String::from("fn source_of(i: u32) -> u32 {\n    var at = 0u;\n");
-        for (axis, &(start, step)) in self.starts.iter().enumerate() {
+        for (axis, &(start, step)) in starts.iter().enumerate() {
             let _ = writeln!(rule, "    let c{axis} = i32((i / {}u) % {}u) - {start};", strides[axis], to[axis].max(1));
             let _ = writeln!(rule, "    let q{axis} = c{axis} / {step};");
             let _ = writeln!(
@@ -113,16 +144,14 @@ impl Op for Spread {
             let _ = writeln!(rule, "    at += u32(q{axis}) * {}u;", own[axis]);
         }
         rule.push_str("    return at;\n}");
-        let dtype = self.outputs(io.inputs).map_or(DType::F32, |o| o[0].dtype);
         let fill = match dtype {
             DType::F32 | DType::F16 => float(f32::from_bits(self.fill)),
             DType::U32 => format!("{}u", self.fill),
             DType::I32 => format!("{}i", self.fill as i32),
         };
-        let one = kernel("spread", dtype, io.elements(), caps)
-            .replace("source_of", rule)
-            .replace("fill", format!("fn fill() -> Element {{ return {fill}; }}"));
-        vec![Candidate::single("spread", one.bind([Arg::In(0), Arg::Out(0)]))]
+        let one = kernel("spread", dtype, together, io.elements(), caps).replace("source_of", rule);
+        let one = filled(one, together, &fill).stream(Arg::In(0)).bind([Arg::Out(0)]);
+        vec![Candidate::single("spread", one)]
     }
 }
 
@@ -190,23 +219,22 @@ impl Op for Gather {
             None => ("gather", along, io.outputs[0].shape[self.axis]),
         };
         let dtype = io.inputs[0].dtype;
-        // Whole vec4s where they share an index.
-        let vectors = dtype == DType::F32 && !self.whole && inner > 0 && inner.is_multiple_of(4);
-        let (inner, count) = if vectors { (inner / 4, io.elements() / 4) } else { (inner, io.elements()) };
-        let mut one = kernel(entry, dtype, count, caps)
+        // As many as share an index; the gradient adds them up, which pairs cannot be.
+        let together = together(dtype, caps, |n| {
+            !self.whole && inner.is_multiple_of(n) && (n == 4 || self.back.is_none()) && dtype == DType::F32
+        });
+        let mut one = kernel(entry, dtype, together, io.elements(), caps)
             .set("OUTER", outer)
             .set("LENGTH", length)
-            .set("INNER", inner)
+            .set("INNER", inner / together)
             .set("TAKEN", taken)
             .set("WHOLE", self.whole);
-        if vectors {
-            one = one.replace("Element", "alias Element = vec4<f32>;");
-        }
         if dtype == DType::F32 {
-            one = one.choose("fill", "not_a_number");
+            one = filled(one, together, "not_a_number()");
         }
         let turns = if self.back.is_some() { along + 1 } else { 0 };
-        vec![Candidate::single(entry, one.bind([Arg::In(0), Arg::In(1), Arg::Out(0)])).turns(turns)]
+        let one = if self.back.is_some() { one.bind([Arg::In(0)]) } else { one.stream(Arg::In(0)) };
+        vec![Candidate::single(entry, one.bind([Arg::In(1), Arg::Out(0)])).turns(turns)]
     }
 }
 

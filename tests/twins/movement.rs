@@ -1,6 +1,8 @@
 //! Ops that only move values: every bit must arrive.
 
 use serde_json::json;
+use shadegrad::Graph;
+use shadegrad::ops::PadMode;
 
 use crate::support::reference::shape::permute;
 use crate::support::reference::{Array, Random};
@@ -86,6 +88,40 @@ fn concatenations() {
     }
 }
 
+/// What stays together is moved in vec4s or pairs of them: extents that allow both, one, and neither.
+#[test]
+fn neighbours_that_move_together() {
+    let mut random = Random::new(46);
+    for unit in [8, 4, 2] {
+        for dim in 0..3 {
+            let mut part = |along: usize| {
+                let mut extents = vec![3, 2, 3 * unit];
+                extents[dim] = along;
+                random.normal(extents)
+            };
+            let parts = named([("x0", part(unit)), ("x1", part(3 * unit)), ("x2", part(0)), ("x3", part(unit))]);
+            check(&gpu(0), "concat", &json!({"dim": dim}), &parts, EXACT, &mut random);
+            let x = random.normal([3, 5, unit]);
+            let taken = random.integers([7], x.shape[dim]);
+            let inputs = named([("x", x), ("index", taken)]);
+            check(&gpu(0), "index_select", &json!({"dim": dim}), &inputs, Bound::Values(1e-6, 2e-6), &mut random);
+        }
+        for widths in [[unit, 2 * unit, 0, 1], [0, 0, 2, 0], [0, unit, 0, 0], [1, unit, 0, 0], [1, 0, 0, 1]] {
+            let attrs = json!({"pad_left_right_top_bottom": widths, "mode": "constant", "value": 2.5});
+            let x = named([("x", random.normal([2, 3, 5, 2 * unit]))]);
+            check(&gpu(0), "pad", &attrs, &x, EXACT, &mut random);
+        }
+    }
+    let g = Graph::new();
+    let numbers: Vec<u32> = (0..48).map(|n| n + (1 << 31)).collect();
+    let x = g.constant_u32([6, 8], &numbers);
+    let all = x.concat(&[&x.pad(&[(1, 0), (0, 8)], PadMode::Constant(7.0)).narrow(1, 0, 8)], 0);
+    let program = gpu(0).compile(&g.function([&all])).expect("a program");
+    program.run().expect("a run");
+    let want: Vec<u32> = numbers.iter().chain(&[7; 8]).chain(&numbers).copied().collect();
+    assert_eq!(program.read_u32(&all).expect("numbers"), want);
+}
+
 /// Rows and columns of whole vec4s change places, with axes before, between and behind them, less than a block and
 /// more; in 36 x 68 blocks are cut off.
 #[test]
@@ -109,7 +145,7 @@ fn transpositions() {
         let signed: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
         let turned = permute(&x, &signed);
         let (other, row) = (random.normal(turned.shape.clone()), random.normal([turned.shape[turned.rank() - 1]]));
-        let g = shadegrad::Graph::new();
+        let g = Graph::new();
         let [tx, tother, trow] = [&x, &other, &row].map(|v| g.input(v.shape.as_slice()));
         let axes: Vec<isize> = dims.iter().map(|&d| d as isize).collect();
         let y = &tother - tx.permute(&axes) * &trow;
@@ -118,7 +154,7 @@ fn transpositions() {
         let got = run(&gpu(0), &g, &inputs, &[y]).expect("a run").remove(0);
         agree(&format!("{extents:?} as {dims:?}"), &got, &want, VALUES, None);
     }
-    let g = shadegrad::Graph::new();
+    let g = Graph::new();
     let numbers: Vec<u32> = (0..64).map(|n| n + (1 << 31)).collect();
     let y = g.constant_u32([8, 8], &numbers).permute(&[1, 0]).reshape([64]);
     let program = gpu(0).compile(&g.function([&y])).expect("a program");
