@@ -176,17 +176,18 @@ fn dots(
 
 const BLOCK = 1u; // vec4s of columns for each invocation
 const SPAN = 1u;  // neighbours that share as many times BLOCK of them, and read as long a stretch of each row at once
+const OWNERS = 64u; // invocations of a workgroup
 
 // Where it lies along n: an invocation for BLOCK times four columns.
-@compute @workgroup_size(64)
+@compute @workgroup_size(OWNERS)
 fn columns(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let stretches = (N + 256u * BLOCK - 1u) / (256u * BLOCK);
+    let stretches = (N + 4u * OWNERS * BLOCK - 1u) / (4u * OWNERS * BLOCK);
     let id = group_index(group, groups);
-    let first = 4u * (id % stretches * (64u * BLOCK) + lane / SPAN * (SPAN * BLOCK) + lane % SPAN);
+    let first = 4u * (id % stretches * (OWNERS * BLOCK) + lane / SPAN * (SPAN * BLOCK) + lane % SPAN);
     let split = id / stretches % SPLITS;
     let batch = id / (stretches * SPLITS);
     if (batch >= BATCHES || first >= N) {

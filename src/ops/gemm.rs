@@ -236,19 +236,25 @@ pub(crate) fn few(
     }
     let [block, span] = few_block(e, caps);
     let kernel = kernel.set("BLOCK", block).set("SPAN", span).bind([Arg::In(0)]);
-    let kernel = if block > 1 { kernel.stream(Arg::In(1)) } else { kernel.bind([Arg::In(1)]) };
-    let groups = e.batches * e.n.div_ceil(256 * block);
+    let (kernel, owners) = if block > 1 { (kernel.stream(Arg::In(1)), span) } else { (kernel.bind([Arg::In(1)]), 64) };
+    let kernel = kernel.set("OWNERS", owners);
+    let groups = e.batches * e.n.div_ceil(4 * owners * block);
     // Enough workgroups for a large GPU, or for a CPU's threads, of at least 32 steps each.
-    let wanted = if caps.cpu { 2 * caps.threads } else { 512 };
+    let wanted = match block {
+        1 if caps.cpu => 2 * caps.threads,
+        1 => 512,
+        _ => caps.threads,
+    };
     let splits = (wanted / groups.max(1)).clamp(1, e.k.div_ceil(32)).max(e.k.div_ceil(caps.turns));
     split(entry, kernel, groups, splits, e.count(), behind, caps)
 }
 
 /// BLOCK and SPAN of `columns`: more than one where B is so large that the speed of memory counts alone, and a CPU reads it
-/// in 64-bit words.
+/// in 64-bit words; no larger than lets each of its threads have some.
 pub(crate) fn few_block(e: Extents, caps: &Caps) -> [usize; 2] {
     let large = e.k * e.n >= e.m << 20;
-    if caps.wide && large { reduce::block(e.n / 4, e.k * e.n, 32 / e.m, caps) } else { [1, 1] }
+    let most = (32 / e.m).min(e.batches * e.n / (32 * caps.threads.max(1)));
+    if caps.wide && large { reduce::block(e.n / 4, e.k * e.n, most, caps) } else { [1, 1] }
 }
 
 /// Rows and columns that a lane of the `block` kernel owns: those that leave the fewest idle; few in a small product,
