@@ -209,7 +209,11 @@ impl Op for Matmul {
         let packed = quads.as_ref().and_then(|quads| packed(quads, [&a, &b], io, extents, caps));
         let others = gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps);
         let streams = b.columns == 1 && few.is_some() && gemm::few_block(extents, caps)[0] > 1;
-        if caps.cpu && !streams {
+        // Of a block of 32 columns, three quarters would be idle.
+        let narrow = n <= 8 && k >= 256 && a.columns == 1;
+        if caps.cpu && narrow && !streams {
+            others.into_iter().chain(quads).chain(few).chain(matrices).collect()
+        } else if caps.cpu && !streams {
             packed.into_iter().chain(quads).chain(others).chain(few).chain(matrices).collect()
         } else if caps.cpu {
             few.into_iter().chain(quads).chain(others).chain(matrices).collect()
