@@ -92,9 +92,9 @@ fn through_words(source: &str, binding: usize) -> Option<String> {
     let mut text: String = directives.iter().map(|directive| format!("{directive}\n")).collect();
     text += &format!("{head}{space}> {name}: array<{words}>;\n");
     text += &format!("fn {name}_wide(i: u32) -> {element} {{\n    let w = {name}[i];\n    return {read};\n}}\n");
-    text += &format!(
-        "fn {name}_words(v: {element}) -> {words} {{\n    let zero = u32(arrayLength(&{name}) == 0u);\n    {write}\n}}\n"
-    );
+    // In a function of its own, as `v` may be the buffer's name.
+    text += &format!("fn {name}_zero() -> u32 {{\n    return u32(arrayLength(&{name}) == 0u);\n}}\n");
+    text += &format!("fn {name}_words(v: {element}) -> {words} {{\n    let zero = {name}_zero();\n    {write}\n}}\n");
     for item in others.into_iter().filter(|item| !item.starts_with(&head)) {
         text += &if globals(item).contains(name) { accesses(item, name)? } else { item.to_string() };
         text.push('\n');
@@ -169,6 +169,14 @@ mod tests {
                       fn f() { x[x[0].z] = x[1] + x[2]; }\n";
         let text = through_words(source, 0).unwrap();
         assert!(text.contains("x[x_wide(0).z] = x_words(x_wide(1) + x_wide(2));"), "{text}");
+        // The function that makes words calls its parameter so, too.
+        let text = through_words(
+            "@group(0) @binding(0) var<storage, read_write> v: array<vec4<f32>>;\nfn f() { v[0] = v[1]; }\n",
+            0,
+        )
+        .unwrap();
+        assert_eq!(text.matches("&v").count(), 1, "{text}");
+        assert!(text.contains("fn v_zero() -> u32 {\n    return u32(arrayLength(&v) == 0u);"), "{text}");
     }
 
     #[test]
