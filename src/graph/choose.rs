@@ -119,8 +119,8 @@ fn fingerprint(candidates: &[Candidate]) -> u64 {
                 last = kernel.shader.source;
                 hash.add(last);
             }
-            let Kernel { consts, functions, choices, streamed, grid, .. } = kernel;
-            hash.add(&format!("{consts:?} {functions:?} {choices:?} {streamed:?} {grid:?}"));
+            let Kernel { consts, functions, choices, streamed, moves, grid, .. } = kernel;
+            hash.add(&format!("{consts:?} {functions:?} {choices:?} {streamed:?} {moves} {grid:?}"));
         }
     }
     hash.0 ^ wgsl::library_fingerprint()

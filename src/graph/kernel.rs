@@ -125,6 +125,8 @@ pub struct Kernel {
     /// Those whose elements are read once, neighbours together, so that a copy of them would not pay (see
     /// [`super::mirror`]).
     pub streamed: Vec<usize>,
+    /// Whether elements are stored as they were loaded (see [`super::wide`]).
+    pub moves: bool,
     /// Workgroups.
     pub grid: [u32; 3],
 }
@@ -140,6 +142,7 @@ impl Kernel {
             choices: Vec::new(),
             args: Vec::new(),
             streamed: Vec::new(),
+            moves: false,
             grid: [1; 3],
         }
     }
@@ -172,6 +175,12 @@ impl Kernel {
     pub fn stream(mut self, arg: Arg) -> Self {
         self.streamed.push(self.args.len());
         self.args.push(arg);
+        self
+    }
+
+    /// Says whether elements are stored as they were loaded.
+    pub fn moves(mut self, moves: bool) -> Self {
+        self.moves = moves;
         self
     }
 

@@ -17,7 +17,7 @@ pub(super) fn widen(plan: &mut Plan, caps: &Caps) {
     for step in &mut plan.steps {
         for n in 0..step.bindings.len() {
             if step.bindings[n].texture.is_none()
-                && let Some(source) = through_words(&step.source, n)
+                && let Some(source) = through_words(&step.source, n, step.kernel.moves)
             {
                 step.source = source;
             }
@@ -26,8 +26,8 @@ pub(super) fn widen(plan: &mut Plan, caps: &Caps) {
 }
 
 /// What an element is in the shader, the words that it is in memory, and how one becomes the other. Words that are stored
-/// as they were loaded would be kept in registers of 512 bits, where there are such, and taken out of them lane by lane
-/// takes twice as long as out of two of 256; the `zero`, which compilers cannot foresee, keeps the halves apart.
+/// as they were loaded would be kept in registers of 512 bits, where there are such, and to take lanes out of these takes
+/// twice as long as out of two of 256 bits; a `zero` that compilers cannot foresee keeps their halves apart there.
 const ELEMENTS: [(&str, &str, &str, &str); 5] = [
     (
         "vec2<u32>",
@@ -66,8 +66,8 @@ const ELEMENTS: [(&str, &str, &str, &str); 5] = [
 ];
 
 /// A shader that moves the array at `binding` in 64-bit words; `None` where its elements are others, or where it is used
-/// other than by `name[index]` and `name[index] = value;`.
-fn through_words(source: &str, binding: usize) -> Option<String> {
+/// other than by `name[index]` and `name[index] = value;`. `moves`: elements are stored as they were loaded.
+fn through_words(source: &str, binding: usize, moves: bool) -> Option<String> {
     let head = format!("@group(0) @binding({binding}) var");
     let mut declarations = items(source).into_iter().filter(|item| item.starts_with(&head));
     let (declaration, None) = (declarations.next()?, declarations.next()) else { return None };
@@ -93,7 +93,8 @@ fn through_words(source: &str, binding: usize) -> Option<String> {
     text += &format!("{head}{space}> {name}: array<{words}>;\n");
     text += &format!("fn {name}_wide(i: u32) -> {element} {{\n    let w = {name}[i];\n    return {read};\n}}\n");
     // In a function of its own, as `v` may be the buffer's name.
-    text += &format!("fn {name}_zero() -> u32 {{\n    return u32(arrayLength(&{name}) == 0u);\n}}\n");
+    let zero = if moves { format!("u32(arrayLength(&{name}) == 0u)") } else { "0u".into() };
+    text += &format!("fn {name}_zero() -> u32 {{\n    return {zero};\n}}\n");
     text += &format!("fn {name}_words(v: {element}) -> {words} {{\n    let zero = {name}_zero();\n    {write}\n}}\n");
     for item in others.into_iter().filter(|item| !item.starts_with(&head)) {
         text += &if globals(item).contains(name) { accesses(item, name)? } else { item.to_string() };
@@ -143,13 +144,13 @@ mod tests {
         let source = "enable f16;\n@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;\n\
                       @group(0) @binding(1) var<storage, read_write> y: array<Pair>;\nalias Pair = array<vec4<f32>, 2>;\n\
                       fn f(i: u32) {\n    let v = x[i + k[1]] * x[2u].y;\n    y[i] = Pair(v, x[i]);\n}\n";
-        let text = through_words(source, 0).unwrap();
+        let text = through_words(source, 0, false).unwrap();
         assert!(
             text.starts_with("enable f16;\n@group(0) @binding(0) var<storage, read> x: array<vec2<u64>>;\n"),
             "{text}"
         );
         assert!(text.contains("let v = x_wide(i + k[1]) * x_wide(2u).y;"), "{text}");
-        let text = through_words(&text, 1).unwrap();
+        let text = through_words(&text, 1, false).unwrap();
         assert!(text.contains("var<storage, read_write> y: array<vec4<u64>>;"), "{text}");
         assert!(text.contains("y[i] = y_words(Pair(v, x_wide(i)));"), "{text}");
     }
@@ -158,21 +159,22 @@ mod tests {
     fn components_may_have_another_name() {
         let source = "alias Element = f32;\n@group(0) @binding(0) var<storage, read_write> y: array<vec4<Element>>;\n\
                       fn f(v: vec4<Element>) {\n    y[0] = v;\n}\n";
-        let text = through_words(source, 0).unwrap();
+        let text = through_words(source, 0, false).unwrap();
         assert!(text.contains("y: array<vec2<u64>>;") && text.contains("y[0] = y_words(v);"), "{text}");
-        assert!(through_words(&source.replace("= f32", "= f16"), 0).is_none());
+        assert!(through_words(&source.replace("= f32", "= f16"), 0, false).is_none());
     }
 
     #[test]
     fn what_is_read_and_written_in_place_has_both() {
         let source = "@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;\n\
                       fn f() { x[x[0].z] = x[1] + x[2]; }\n";
-        let text = through_words(source, 0).unwrap();
+        let text = through_words(source, 0, false).unwrap();
         assert!(text.contains("x[x_wide(0).z] = x_words(x_wide(1) + x_wide(2));"), "{text}");
         // The function that makes words calls its parameter so, too.
         let text = through_words(
             "@group(0) @binding(0) var<storage, read_write> v: array<vec4<f32>>;\nfn f() { v[0] = v[1]; }\n",
             0,
+            true,
         )
         .unwrap();
         assert_eq!(text.matches("&v").count(), 1, "{text}");
@@ -191,7 +193,7 @@ mod tests {
             ("vec4<f32>", "x[0] += x[1];"),
             ("vec4<f32>", "n = arrayLength(&x);"),
         ] {
-            assert!(through_words(&declared(ty, body), 0).is_none(), "{body}");
+            assert!(through_words(&declared(ty, body), 0, false).is_none(), "{body}");
         }
     }
 }

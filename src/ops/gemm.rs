@@ -250,17 +250,21 @@ pub(crate) fn few(
 }
 
 /// BLOCK and SPAN of `columns`: more than one where B is so large that the speed of memory counts alone, and a CPU reads it
-/// in 64-bit words; no larger than lets each of its threads have some.
+/// in 64-bit words; less than the most where that lets each of its threads have some.
 pub(crate) fn few_block(e: Extents, caps: &Caps) -> [usize; 2] {
     let large = e.k * e.n >= e.m << 20;
-    let most = (32 / e.m).min(e.batches * e.n / (32 * caps.threads.max(1)));
+    let most = (e.batches * e.n / (32 * caps.threads.max(1))).max(8).min(32 / e.m);
     if caps.wide && large { reduce::block(e.n / 4, e.k * e.n, most, caps) } else { [1, 1] }
 }
 
-/// Rows and columns that a lane of the `block` kernel owns: those that leave the fewest idle; few in a small product,
-/// which is not worth the driver's time to compile a large block.
+/// Whether a product is not worth the driver's time to compile a large block.
+pub(crate) fn is_small(e: Extents) -> bool {
+    e.batches * e.m * e.n * e.k <= 1 << 20
+}
+
+/// Rows and columns that a lane of the `block` kernel owns: those that leave the fewest idle; few in a small product.
 fn block_shape(e: Extents) -> (usize, usize) {
-    if e.batches * e.m * e.n * e.k <= 1 << 20 {
+    if is_small(e) {
         return (if e.m < 4 { 1 } else { 4 }, if e.n <= 8 { 1 } else { 2 });
     }
     let rows = [12, 8, 4, 1].into_iter().min_by_key(|rows| (e.m.div_ceil(*rows) * (rows + 8), 12 - rows));

@@ -102,6 +102,7 @@ fn packed(quads: &Candidate, operands: [&Operand; 2], io: &Io<'_>, e: Extents, c
         }
         let count = e.k.next_multiple_of(PACKED_STEPS) * line.next_multiple_of(panel) / 4;
         let pack = Kernel::new(shader!("matmul.wgsl"), "pack")
+            .moves(true)
             .set("K", e.k)
             .set("LINE", line)
             .set("PANEL", panel)
@@ -209,8 +210,8 @@ impl Op for Matmul {
         let packed = quads.as_ref().and_then(|quads| packed(quads, [&a, &b], io, extents, caps));
         let others = gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps);
         let streams = b.columns == 1 && few.is_some() && gemm::few_block(extents, caps)[0] > 1;
-        // Of a block of 32 columns, three quarters would be idle.
-        let narrow = n <= 8 && k >= 256 && a.columns == 1;
+        // Of a block of 32 columns, three quarters would be idle; of little work, blocks are small.
+        let narrow = n <= 8 && k >= 256 && a.columns == 1 && !gemm::is_small(extents);
         if caps.cpu && narrow && !streams {
             others.into_iter().chain(quads).chain(few).chain(matrices).collect()
         } else if caps.cpu && !streams {

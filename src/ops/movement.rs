@@ -27,6 +27,7 @@ pub(super) fn kernel(entry: &'static str, dtype: DType, together: usize, count: 
     Kernel::new(shader!("movement.wgsl"), entry)
         .replace("Element", format!("alias Element = {element};"))
         .set("COUNT", count / together)
+        .moves(true)
         .grid(caps.fold((count / together).div_ceil(64)))
 }
 

@@ -49,6 +49,7 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
         .replace("Element", format!("alias Element = {element};"))
         .replace("Pair", format!("alias Pair = array<vec4<{element}>, 2>;"))
         .replace(replaced, bindings.declarations(if pairs { &given } else { &[] }) + &body)
+        .moves(expr.lines.is_empty())
         .bind([Arg::Out(0)]);
     for (arg, (slot, ..)) in bindings.args.iter().zip(&bindings.types) {
         let mut readers = expr.operands.iter().zip(&bindings.slots).filter(|(_, of)| *of == slot);

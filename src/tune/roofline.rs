@@ -226,7 +226,12 @@ fn bandwidth(gpu: &Gpu, entry: &'static str, (element, width): (&str, usize)) ->
         "copy_memory" => (&[0, 2], 2.0, count),
         _ => (&[0, 1, 2], 3.0, count),
     };
-    let kernel = kernel(entry)
+    let kernel = if entry == "copy_memory" && element.contains("u64") {
+        kernel(entry).choose("moved", "moved_in_halves")
+    } else {
+        kernel(entry)
+    };
+    let kernel = kernel
         .replace("Element", format!("alias Element = {element};"))
         .set("COUNT", count)
         .set("TURNS", if entry == "read_memory" { TURNS } else { 1 })
