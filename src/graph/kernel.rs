@@ -125,7 +125,7 @@ pub struct Kernel {
     /// Those whose elements are read once, neighbours together, so that a copy of them would not pay (see
     /// [`super::mirror`]).
     pub streamed: Vec<usize>,
-    /// Whether elements are stored as they were loaded (see [`super::wide`]).
+    /// Whether elements are stored as they were loaded, which `src/graph/wide.rs` asks.
     pub moves: bool,
     /// Workgroups.
     pub grid: [u32; 3],
