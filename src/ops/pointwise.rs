@@ -29,6 +29,7 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     let turned = expr.operands.iter().enumerate().find_map(|(n, operand)| Some((n, Turned::of(operand)?)));
     let turned = turned.filter(|(n, _)| bindings.alone(*n));
     let pairs = caps.wide && turned.is_none() && desc.elements().is_multiple_of(8) && expr.dtype != DType::F16;
+    let turns = turns(desc.elements());
     // The operands that `value4` is given.
     let given: Vec<usize> = match &turned {
         Some((n, _)) => vec![*n],
@@ -62,13 +63,13 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     }
     if pairs {
         kernel = kernel
-            .set("TURNS", turns(desc.elements()))
+            .set("TURNS", turns)
             .replace("Given", format!("alias Given = array<array<vec4<f32>, 2>, {}>;", given.len().max(1)))
             .replace("given", bindings.given(&given, desc.elements() / 8));
     }
     match turned {
         None => {
-            let (elements, group) = if pairs { (8, 256 * turns(desc.elements())) } else { (4, 64) };
+            let (elements, group) = if pairs { (8, 256 * turns) } else { (4, 64) };
             let count = desc.elements().div_ceil(elements);
             kernel.set("COUNT", count).grid(caps.fold(count.div_ceil(group)))
         }
