@@ -3,71 +3,87 @@
 
 const LOG = 0u; // 1: log-softmax
 
-// From x less the line's maximum; `scale` is 1 / the sum of the exponentials of that or, of log-softmax, its logarithm.
-fn finish(h: u32, shifted: Lanes, scale: f32) -> Lanes {
+const LOWEST = -3.4028234663852886e38;
+
+fn scale_of(sum: f32) -> f32 {
+    return select(1.0 / sum, log(sum), LOG == 1u);
+}
+
+// From x less the line's maximum and the scale of the sum of the exponentials of that.
+fn finish(shifted: Lanes, scale: f32) -> Lanes {
     if (LOG == 1u) {
         return shifted - scale;
     }
     return exp(shifted) * scale;
 }
 
-// The same where `exponential_in_registers` has left what is needed there.
-fn finish_from_registers(h: u32, shifted: Lanes, scale: f32) -> Lanes {
-    if (LOG == 1u) {
-        return shifted - scale;
-    }
-    return held[h] * scale;
-}
-
-fn exponential(h: u32, shifted: Lanes) -> Lanes {
-    return exp(shifted);
-}
-
-fn exponential_in_registers(h: u32, shifted: Lanes) -> Lanes {
-    let e = exp(shifted);
-    if (LOG == 0u) {
-        held[h] = e;
-    }
-    return e;
-}
-
-fn scale_of(sum: f32) -> f32 {
-    return select(1.0 / sum, log(sum), LOG == 1u);
-}
-
-// `lane` of `team` invocations, who store what they find if the line is `live`.
+// `lane` of `team` invocations, who store what they find if the line is `live`. Maximum and sum are found in one pass: the
+// sum is scaled whenever the maximum grows (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
 fn softmax(line: u32, live: bool, lane: u32, team: u32) {
     let base = line * (LENGTH / LANES);
-    var most4 = x[base];
-    for (var round = 0u; round < ROUNDS; round++) {
-        for (var h = 0u; h < HELD; h++) { // unroll
-            let k = (round * HELD + h) * team + lane;
-            // So that nothing held is carried from one line to the next.
-            hold(h, Lanes());
-            if (within(h, k)) {
-                let v = x[base + k];
-                hold(h, v);
-                most4 = max(most4, v);
-            }
-        }
-    }
-    let most = all_max(lane, largest(most4));
+    var most = largest(x[base]);
     var sum4 = Lanes();
     for (var round = 0u; round < ROUNDS; round++) {
+        var most4 = Lanes(most);
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
             if (within(h, k)) {
-                sum4 += exponential(h, again(h, base + k) - most);
+                held[h] = x[base + k];
+                most4 = max(most4, held[h]);
+            }
+        }
+        // Of an invocation that has seen but -inf, all exponentials are to be 0.
+        let before = max(most, LOWEST);
+        most = largest(most4);
+        let shift = max(most, LOWEST);
+        sum4 *= exp(before - shift);
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (within(h, k)) {
+                sum4 += exp(held[h] - shift);
             }
         }
     }
-    let scale = scale_of(all_sum(lane, total(sum4)));
+    let all = all_max(lane, most);
+    // A line of but -inf gives NaN.
+    let scale = scale_of(all_sum(lane, total(sum4) * exp(most - all)));
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
             if (within(h, k) && live) {
-                y[base + k] = epilogues(finish(h, again(h, base + k) - most, scale), line * LENGTH + LANES * k);
+                y[base + k] = epilogues(finish(x[base + k] - all, scale), line * LENGTH + LANES * k);
             }
+        }
+    }
+}
+
+// The same with one round, after which all of the line is in registers.
+fn softmax_in_registers(line: u32, live: bool, lane: u32, team: u32) {
+    let base = line * (LENGTH / LANES);
+    var most4 = x[base];
+    for (var h = 0u; h < HELD; h++) { // unroll
+        let k = h * team + lane;
+        if (within(h, k)) {
+            held[h] = x[base + k];
+            most4 = max(most4, held[h]);
+        }
+    }
+    let most = all_max(lane, largest(most4));
+    var sum4 = Lanes();
+    for (var h = 0u; h < HELD; h++) { // unroll
+        if (within(h, h * team + lane)) {
+            let shifted = held[h] - most;
+            let e = exp(shifted);
+            sum4 += e;
+            held[h] = select(e, shifted, LOG == 1u);
+        }
+    }
+    let scale = scale_of(all_sum(lane, total(sum4)));
+    for (var h = 0u; h < HELD; h++) { // unroll
+        let k = h * team + lane;
+        if (within(h, k) && live) {
+            let y4 = select(held[h] * scale, held[h] - scale, LOG == 1u);
+            y[base + k] = epilogues(y4, line * LENGTH + LANES * k);
         }
     }
 }
@@ -138,6 +154,6 @@ fn strided(
     let scale = scale_of(sum);
     for (var k = 0u; k < LENGTH; k++) {
         let i = base + k * INNER;
-        y_apart[i] = epilogue(finish(0u, apart[i] - most, scale), i);
+        y_apart[i] = epilogue(finish(apart[i] - most, scale), i);
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Lines {
     pub tensors: usize,
     /// Lines that a subgroup takes, one after the other.
     pub taken: usize,
+    /// Loads that an invocation takes in one turn, at most, where a line does not stay in registers.
+    pub block: usize,
 }
 
 /// The candidates from kernels with an invocation, a workgroup and a subgroup per line. `hold` makes a kernel keep what it
@@ -40,14 +42,15 @@ pub(super) fn candidates(
     hold: impl Fn(Kernel) -> Kernel,
     caps: &Caps,
 ) -> Vec<Candidate> {
-    let &Lines { count: lines, length, tensors, taken } = lines;
+    let &Lines { count: lines, length, tensors, taken, block } = lines;
     let lanes = if length.is_multiple_of(4) { 4 } else { 1 };
     let steps = length / lanes;
     let width = width(steps, caps);
     let rounds = steps.div_ceil(width);
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
-    let serial = fit(serial).set("ROUNDS", steps).choose("all_sum", "sum_alone").choose("all_max", "max_alone");
-    let serial = serial.choose("within", "within_alone");
+    let whole = (1..=block).rev().find(|block| steps.is_multiple_of(*block)).unwrap_or(1);
+    let serial = fit(serial).set("HELD", whole).set("ROUNDS", steps / whole).choose("within", "within_alone");
+    let serial = serial.choose("all_sum", "sum_alone").choose("all_max", "max_alone");
     // A workgroup for each thread of a CPU, where that is but one SIMD vector.
     let group = if caps.cpu && lines < 64 * caps.threads { 8 } else { 64 };
     let serial = serial.set("TEAMS", group).grid(caps.fold(lines.div_ceil(group)));
@@ -55,7 +58,7 @@ pub(super) fn candidates(
     let grouped = fit(grouped).grid(caps.fold(lines));
     let (names, grouped) = match rounds * lanes * tensors <= HELD {
         true => (["held", "held_by_subgroups"], hold(grouped.set("HELD", rounds))),
-        false => (["grouped", "grouped_by_subgroups"], grouped.set("ROUNDS", rounds)),
+        false => (["grouped", "grouped_by_subgroups"], grouped.set("HELD", block).set("ROUNDS", rounds.div_ceil(block))),
     };
     let mut teams = teams(names, grouped, width, 3 * rounds + 30, caps);
     // An invocation per line is faster on a CPU, if there are enough lines for all threads or too few elements to share.

@@ -127,7 +127,8 @@ impl Lines {
             kernel.streamed.push(2);
             kernel.choose("hold_grads", "hold_grads_in_registers").choose("grads_again", "grads_from_registers")
         };
-        lines::candidates(kernels, &lines::Lines { count: lines, length: self.length, tensors, taken }, hold, caps)
+        let lines = lines::Lines { count: lines, length: self.length, tensors, taken, block: 1 };
+        lines::candidates(kernels, &lines, hold, caps)
     }
 
     /// `kernel` for lines of whole vec4s or of others.

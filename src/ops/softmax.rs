@@ -4,6 +4,9 @@ use super::lines;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
+/// Loads of an invocation between two changes of its maximum.
+const BLOCK: usize = 8;
+
 #[derive(Debug)]
 struct Softmax {
     axis: usize,
@@ -52,11 +55,9 @@ impl Op for Softmax {
             true => kernel(entry),
             false => lines::one_lane(kernel(entry)),
         });
-        let hold = |kernel| {
-            let kernel = lines::hold(kernel).choose("exponential", "exponential_in_registers");
-            kernel.choose("finish", "finish_from_registers")
-        };
-        lines::candidates(kernels, &lines::Lines { count: lines, length, tensors: 1, taken: 1 }, hold, caps)
+        let hold = |kernel| lines::hold(kernel).choose("softmax", "softmax_in_registers");
+        let lines = lines::Lines { count: lines, length, tensors: 1, taken: 1, block: BLOCK };
+        lines::candidates(kernels, &lines, hold, caps)
     }
 
     fn epilogue(&self) -> bool {

@@ -175,6 +175,36 @@ fn softmax_of_many_lines() {
     }
 }
 
+/// What a mask, a NaN and a growing maximum make of lines that stay in registers or not.
+#[test]
+fn softmax_of_masked_lines() {
+    for (length, kernel) in [1000, 8999, 9600].into_iter().flat_map(|length| (0..LINES).map(move |n| (length, n))) {
+        let rising = |i: usize| 40.0 * (i as f32 / length as f32);
+        let mut values: Vec<f32> = (0..4 * length).map(|i| rising(i % length)).collect();
+        let shown = length / 3..length / 2;
+        values[..shown.start].fill(f32::NEG_INFINITY);
+        values[shown.end..2 * length].fill(f32::NEG_INFINITY);
+        values[2 * length + length / 2] = f32::NAN;
+        let g = Graph::inference();
+        let x = g.input([4, length]);
+        let all = found(kernel, &g, &x, &values, &[x.softmax(1), x.log_softmax(1)]);
+        for (line, shown) in [(0, shown), (3, 0..length)] {
+            let want = |i: usize| f64::from(rising(i)) - f64::from(rising(shown.end - 1));
+            let sum: f64 = shown.clone().map(|i| want(i).exp()).sum();
+            for i in 0..length {
+                let [share, log] = [&all[0], &all[1]].map(|y| f64::from(y[line * length + i]));
+                if shown.contains(&i) {
+                    let shifted = want(i) - sum.ln();
+                    assert!((share - shifted.exp()).abs() < 2e-6 && (log - shifted).abs() < 2e-5, "{length} {kernel} {i}");
+                } else {
+                    assert!(share.abs() < 1e-37 && log == f64::NEG_INFINITY, "{length} {kernel} {i}: {share} {log}");
+                }
+            }
+        }
+        assert!(all.iter().all(|y| y[length..3 * length].iter().all(|v| v.is_nan())), "{length} {kernel}");
+    }
+}
+
 #[test]
 fn losses() {
     let mut random = Random::new(33);
