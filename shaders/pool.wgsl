@@ -147,15 +147,17 @@ fn max_backward_apart(
     }
 }
 
-// Several windows for each invocation, neighbours in a row, in images of an even width: these are loaded in vec2s.
+// Several windows for each invocation, neighbours in a row, in images whose width is a multiple of what one load brings.
 
-const RUN = 1u; // windows of an invocation, a divisor of WO; RUN SW is even
-const ODD = PW % 2u; // their first column, less this, is even
-const PAIRS = (ODD + (RUN - 1u) * SW + KW + 1u) / 2u; // vec2s that they reach in a row
+alias Columns = vec2<f32>; // or vec4
+const COLUMNS = 2u;
+const RUN = 1u; // windows of an invocation, a divisor of WO; RUN SW is a multiple of COLUMNS
+const BEFORE = (COLUMNS - PW % COLUMNS) % COLUMNS; // their first column, less this, is one
+const LOADS = (BEFORE + (RUN - 1u) * SW + KW + COLUMNS - 1u) / COLUMNS; // from each row
 const ALL_ROWS = 0u; // 1: no window hangs over the upper or lower edge
 const ALL_COLUMNS = 0u; // 1: none over the left or right edge
 
-@group(0) @binding(0) var<storage, read> x2: array<vec2<f32>>;
+@group(0) @binding(0) var<storage, read> columns: array<Columns>; // x
 
 var<private> best: array<f32, RUN>; // of each window; of gradients, what arrived at it
 var<private> at: array<u32, RUN>;
@@ -172,7 +174,7 @@ fn max_forward_by_run(
     }
     let i = id * RUN;
     let oy = (i / WO) % HO;
-    let left = i % WO * SW - PW - ODD;
+    let left = i % WO * SW - PW - BEFORE;
     let plane = i / (WO * HO) * (H * W);
     for (var n = 0u; n < RUN; n++) { // unroll
         best[n] = -3.4028234663852886e38;
@@ -180,19 +182,17 @@ fn max_forward_by_run(
     }
     for (var ky = 0u; ky < KH; ky++) { // unroll
         let iy = oy * SH + ky * DH - PH;
-        for (var pair = 0u; pair < PAIRS; pair++) { // unroll
-            let column = left + 2u * pair;
+        for (var load = 0u; load < LOADS; load++) { // unroll
+            let column = left + COLUMNS * load;
             if ((ALL_ROWS == 1u || iy < H) && (ALL_COLUMNS == 1u || column < W)) {
                 let p = iy * W + column;
-                let v = x2[(plane + p) / 2u];
+                let v = columns[(plane + p) / COLUMNS];
                 for (var n = 0u; n < RUN; n++) { // unroll
-                    if (reaches(n, 2u * pair) && wins(v.x, best[n], at[n])) {
-                        best[n] = v.x;
-                        at[n] = p;
-                    }
-                    if (reaches(n, 2u * pair + 1u) && wins(v.y, best[n], at[n])) {
-                        best[n] = v.y;
-                        at[n] = p + 1u;
+                    for (var c = 0u; c < COLUMNS; c++) { // unroll
+                        if (reaches(n, COLUMNS * load + c) && wins(v[c], best[n], at[n])) {
+                            best[n] = v[c];
+                            at[n] = p + c;
+                        }
                     }
                 }
             }
@@ -204,7 +204,7 @@ fn max_forward_by_run(
 
 // Whether window n of a run has the column `column` after the first that the run loads: known to the compiler.
 fn reaches(n: u32, column: u32) -> bool {
-    return column >= ODD + n * SW && column < ODD + n * SW + KW;
+    return column >= BEFORE + n * SW && column < BEFORE + n * SW + KW;
 }
 
 fn put(i: u32) {
@@ -261,23 +261,22 @@ fn average_forward_by_run(
     let i = id * RUN;
     let oy = (i / WO) % HO;
     let ox = i % WO;
-    let left = ox * SW - PW - ODD;
+    let left = ox * SW - PW - BEFORE;
     let plane = i / (WO * HO) * (H * W);
     for (var n = 0u; n < RUN; n++) { // unroll
         best[n] = 0.0;
     }
     for (var ky = 0u; ky < KH; ky++) { // unroll
         let iy = oy * SH + ky - PH;
-        for (var pair = 0u; pair < PAIRS; pair++) { // unroll
-            let column = left + 2u * pair;
+        for (var load = 0u; load < LOADS; load++) { // unroll
+            let column = left + COLUMNS * load;
             if ((ALL_ROWS == 1u || iy < H) && (ALL_COLUMNS == 1u || column < W)) {
-                let v = x2[(plane + iy * W + column) / 2u];
+                let v = columns[(plane + iy * W + column) / COLUMNS];
                 for (var n = 0u; n < RUN; n++) { // unroll
-                    if (reaches(n, 2u * pair)) {
-                        best[n] += v.x;
-                    }
-                    if (reaches(n, 2u * pair + 1u)) {
-                        best[n] += v.y;
+                    for (var c = 0u; c < COLUMNS; c++) { // unroll
+                        if (reaches(n, COLUMNS * load + c)) {
+                            best[n] += v[c];
+                        }
                     }
                 }
             }
@@ -337,6 +336,7 @@ fn recall(o: u32) {
     }
 }
 
+@group(0) @binding(0) var<storage, read> x2: array<vec2<f32>>;
 @group(0) @binding(1) var<storage, read> chosen2: array<vec2<u32>>;
 
 fn recall_two(o: u32) {
