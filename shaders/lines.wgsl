@@ -59,9 +59,11 @@ fn max_alone(lane: u32, value: f32) -> f32 {
     return value;
 }
 
-// Whether an invocation's h-th Lanes of a round, the k-th of the line, are there.
+const PIECE = 1u; // Lanes that are loaded at once
+
+// Whether an invocation's h-th piece of a round, the k-th of the line, is there.
 fn within(h: u32, k: u32) -> bool {
-    return k < LENGTH / LANES;
+    return k < LENGTH / (LANES * PIECE);
 }
 
 // Of teams of one, whose ROUNDS are the line.

@@ -174,48 +174,69 @@ fn dots(
     }
 }
 
-const BLOCK = 1u; // vec4s of columns for each invocation
+const PIECE = 1u; // vec4s that are loaded at once
+alias Piece = array<vec4<f32>, PIECE>;
+@group(0) @binding(1) var<storage, read> b_pieces: array<Piece>; // b
+
+// The piece that begins with the i-th element.
+fn b_piece(i: u32) -> Piece {
+    return Piece(b_four(i / 4u));
+}
+
+fn b_piece_of_two(i: u32) -> Piece {
+    return b_pieces[i / 8u];
+}
+
+const BLOCK = 1u; // pieces of columns for each invocation
 const SPAN = 1u;  // neighbours that share as many times BLOCK of them, and read as long a stretch of each row at once
 const OWNERS = 64u; // invocations of a workgroup
 
-// Where it lies along n: an invocation for BLOCK times four columns.
+// Where it lies along n: an invocation for BLOCK pieces of columns.
 @compute @workgroup_size(OWNERS)
 fn columns(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let stretches = (N + 4u * OWNERS * BLOCK - 1u) / (4u * OWNERS * BLOCK);
+    let width = 4u * PIECE;
+    let stretches = (N + width * OWNERS * BLOCK - 1u) / (width * OWNERS * BLOCK);
     let id = group_index(group, groups);
-    let first = 4u * (id % stretches * (OWNERS * BLOCK) + lane / SPAN * (SPAN * BLOCK) + lane % SPAN);
+    let first = width * (id % stretches * (OWNERS * BLOCK) + lane / SPAN * (SPAN * BLOCK) + lane % SPAN);
     let split = id / stretches % SPLITS;
     let batch = id / (stretches * SPLITS);
     if (batch >= BATCHES || first >= N) {
         return;
     }
-    var sums: array<vec4<f32>, FEW * BLOCK>;
+    var sums: array<vec4<f32>, FEW * BLOCK * PIECE>;
     if (split == 0u) {
-        for (var c = 0u; c < BLOCK; c++) { // unroll
-            let n = first + 4u * c * SPAN;
+        for (var c = 0u; c < BLOCK * PIECE; c++) { // unroll
+            let n = column(first, c);
             let start = vec4<f32>(column_start(batch, n), column_start(batch, n + 1u), column_start(batch, n + 2u), column_start(batch, n + 3u));
             for (var r = 0u; r < FEW; r++) { // unroll
-                sums[r * BLOCK + c] = start;
+                sums[r * BLOCK * PIECE + c] = start;
             }
         }
     }
     let range = split_range(split);
     for (var k = range.x; k < range.y; k++) {
-        let row = (b_batch(batch) + k * B_K + first) / 4u;
+        let row = b_batch(batch) + k * B_K;
         for (var c = 0u; c < BLOCK; c++) { // unroll
-            let b = b_four(row + c * SPAN);
+            let b = b_piece(row + column(first, c * PIECE));
             for (var r = 0u; r < FEW; r++) { // unroll
-                sums[r * BLOCK + c] += a_at(batch, r, k) * b;
+                for (var i = 0u; i < PIECE; i++) { // unroll
+                    sums[(r * BLOCK + c) * PIECE + i] += a_at(batch, r, k) * b[i];
+                }
             }
         }
     }
     for (var r = 0u; r < FEW; r++) { // unroll
-        for (var c = 0u; c < BLOCK; c++) { // unroll
-            put4(batch, split, r, first + 4u * c * SPAN, sums[r * BLOCK + c]);
+        for (var c = 0u; c < BLOCK * PIECE; c++) { // unroll
+            put4(batch, split, r, column(first, c), sums[r * BLOCK * PIECE + c]);
         }
     }
+}
+
+// Where the c-th vec4 of an invocation begins, whose first piece begins at `first`.
+fn column(first: u32, c: u32) -> u32 {
+    return first + 4u * (c / PIECE * SPAN * PIECE + c % PIECE);
 }

@@ -19,6 +19,19 @@ fn epilogue(v: f32, i: u32) -> f32 {
     return v;
 }
 
+const PIECE = 1u; // vec4s that are loaded at once
+alias Piece = array<vec4<f32>, PIECE>;
+@group(0) @binding(0) var<storage, read> pieces: array<Piece>; // x
+
+// The piece that begins with the i-th element.
+fn piece(i: u32) -> Piece {
+    return Piece(x4[i / 4u]);
+}
+
+fn piece_of_two(i: u32) -> Piece {
+    return pieces[i / 8u];
+}
+
 // Where the r-th element of result o lies.
 fn place(o: u32, r: u32) -> u32 {
     return o * LENGTH + r;
@@ -97,7 +110,7 @@ fn reduce(
     finish(share, total);
 }
 
-// The same where elements lie in whole vec4s; LENGTH counts those.
+// The same where elements lie in whole pieces; LENGTH counts those.
 @compute @workgroup_size(64)
 fn reduce_vec4(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -111,17 +124,22 @@ fn reduce_vec4(
     let share = share_of(id);
     var total = vec4<f32>(identity());
     for (var r = share.first; r < share.last; r += share.step) {
-        total = combine4(total, x4[place(share.result, r * 4u) / 4u]);
+        let loaded = piece(place(share.result, r * 4u * PIECE));
+        var found = vec4<f32>(identity());
+        for (var i = 0u; i < PIECE; i++) { // unroll
+            found = combine4(found, loaded[i]);
+        }
+        total = combine4(total, found);
     }
     finish(share, combine(combine(total.x, total.y), combine(total.z, total.w)));
 }
 
 @group(0) @binding(1) var<storage, read_write> y4: array<vec4<f32>>; // [SPLITS, OUTPUTS]
 
-const BLOCK = 1u; // vec4s of results for each invocation
+const BLOCK = 1u; // pieces of results for each invocation
 const SPAN = 1u;  // neighbours that share as many times BLOCK of them, and read as long a stretch of each line at once
 
-// The same where results lie side by side in whole vec4s; OUTPUTS counts those by BLOCK.
+// The same where results lie side by side in whole pieces; OUTPUTS counts those by BLOCK.
 @compute @workgroup_size(64)
 fn reduce_columns_vec4(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -134,23 +152,28 @@ fn reduce_columns_vec4(
     }
     let share = share_of(id);
     let first = share.result / SPAN * (SPAN * BLOCK) + share.result % SPAN;
-    var totals: array<vec4<f32>, BLOCK>;
-    for (var n = 0u; n < BLOCK; n++) { // unroll
+    var totals: array<vec4<f32>, BLOCK * PIECE>;
+    for (var n = 0u; n < BLOCK * PIECE; n++) { // unroll
         totals[n] = vec4<f32>(identity());
     }
     for (var r = share.first; r < share.last; r += share.step) {
         for (var n = 0u; n < BLOCK; n++) { // unroll
-            totals[n] = combine4(totals[n], x4[place((first + n * SPAN) * 4u, r) / 4u]);
+            let loaded = piece(place((first + n * SPAN) * 4u * PIECE, r));
+            for (var i = 0u; i < PIECE; i++) { // unroll
+                totals[n * PIECE + i] = combine4(totals[n * PIECE + i], loaded[i]);
+            }
         }
     }
     for (var n = 0u; n < BLOCK; n++) { // unroll
-        let result = first + n * SPAN;
-        let o = result * 4u;
-        var t = totals[n];
-        if (SPLITS == 1u) {
-            t = vec4<f32>(epilogue(t.x, o), epilogue(t.y, o + 1u), epilogue(t.z, o + 2u), epilogue(t.w, o + 3u));
+        for (var i = 0u; i < PIECE; i++) { // unroll
+            let result = (first + n * SPAN) * PIECE + i;
+            let o = result * 4u;
+            var t = totals[n * PIECE + i];
+            if (SPLITS == 1u) {
+                t = vec4<f32>(epilogue(t.x, o), epilogue(t.y, o + 1u), epilogue(t.z, o + 2u), epilogue(t.w, o + 3u));
+            }
+            y4[share.split * (OUTPUTS * BLOCK * PIECE) + result] = t;
         }
-        y4[share.split * (OUTPUTS * BLOCK) + result] = t;
     }
 }
 

@@ -41,24 +41,38 @@ fn of_team(lane: u32, found: Lanes, loudest: Words) -> f32 {
     return select(select(most, -most, KIND == 2u), nan(), lost > 0.0);
 }
 
+alias Piece = array<Lanes, PIECE>;
+@group(0) @binding(0) var<storage, read> pieces: array<Piece>; // x
+
+fn piece(k: u32) -> Piece {
+    return Piece(x[k]);
+}
+
+fn piece_of_two(k: u32) -> Piece {
+    return pieces[k];
+}
+
 // `lane` of `team` invocations, of whom the first stores the result if the line is `live`.
 fn reduce(line: u32, live: bool, lane: u32, team: u32) {
-    let base = line * (LENGTH / LANES);
+    let base = line * (LENGTH / (LANES * PIECE));
     var found = Lanes();
     if (KIND != 0u) {
-        found = signed(x[base]);
+        found = signed(piece(base)[0]);
     }
     var loudest = Words();
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
             if (within(h, k)) {
-                if (KIND == 0u) {
-                    found += x[base + k];
-                } else {
-                    let v = signed(x[base + k]);
-                    found = select(found, v, v > found);
-                    loudest = max(loudest, magnitudes(v));
+                let loaded = piece(base + k);
+                for (var i = 0u; i < PIECE; i++) { // unroll
+                    if (KIND == 0u) {
+                        found += loaded[i];
+                    } else {
+                        let v = signed(loaded[i]);
+                        found = select(found, v, v > found);
+                        loudest = max(loudest, magnitudes(v));
+                    }
                 }
             }
         }
@@ -113,18 +127,21 @@ fn places_of_one(k: u32) -> u32 {
 
 // Like `reduce`, for the place of the first of the largest elements, or of the first NaN.
 fn locate(line: u32, live: bool, lane: u32, team: u32) {
-    let base = line * (LENGTH / LANES);
-    var found = signed(x[base]);
+    let base = line * (LENGTH / (LANES * PIECE));
+    var found = signed(piece(base)[0]);
     var at = Words();
     var loudest = Words();
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
             if (within(h, k)) {
-                let v = signed(x[base + k]);
-                at = select(at, Words(k), v > found);
-                found = select(found, v, v > found);
-                loudest = max(loudest, magnitudes(v));
+                let loaded = piece(base + k);
+                for (var i = 0u; i < PIECE; i++) { // unroll
+                    let v = signed(loaded[i]);
+                    at = select(at, Words(PIECE * k + i), v > found);
+                    found = select(found, v, v > found);
+                    loudest = max(loudest, magnitudes(v));
+                }
             }
         }
     }
@@ -133,9 +150,12 @@ fn locate(line: u32, live: bool, lane: u32, team: u32) {
     var earliest = select(Lanes(), earliness(places_of(at)), found == Lanes(most));
     if (lost) {
         earliest = Lanes();
-        for (var k = lane; k < LENGTH / LANES; k += team) {
-            let hit = magnitudes(x[base + k]) > Words(INFINITE);
-            earliest = max(earliest, select(Lanes(), earliness(places_of(Words(k))), hit));
+        for (var k = lane; k < LENGTH / (LANES * PIECE); k += team) {
+            let loaded = piece(base + k);
+            for (var i = 0u; i < PIECE; i++) { // unroll
+                let hit = magnitudes(loaded[i]) > Words(INFINITE);
+                earliest = max(earliest, select(Lanes(), earliness(places_of(Words(PIECE * k + i))), hit));
+            }
         }
     }
     let first = all_max(lane, largest(earliest));

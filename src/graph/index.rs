@@ -36,17 +36,19 @@ impl View {
         axes
     }
 
-    /// Whether elements 4q to 4q + 3 are always one aligned vec4, given that what is added to the rule is one's place.
-    pub(crate) fn in_vectors(&self) -> bool {
+    /// Whether elements `width q` to `width q + width - 1` are always neighbours that begin at a multiple of `width`, given
+    /// that what is added to the rule is one.
+    pub(crate) fn in_parts(&self, width: usize) -> bool {
         let axes = self.merged();
-        axes.last().is_some_and(|&(extent, stride)| stride == 1 && extent % 4 == 0)
-            && self.offset.is_multiple_of(4)
-            && axes[..axes.len() - 1].iter().all(|(_, stride)| stride % 4 == 0)
+        axes.last().is_some_and(|&(extent, stride)| stride == 1 && extent.is_multiple_of(width))
+            && self.offset.is_multiple_of(width)
+            && axes[..axes.len() - 1].iter().all(|(_, stride)| stride.unsigned_abs().is_multiple_of(width))
     }
 
-    /// Whether every element's place is a multiple of four.
-    pub(crate) fn keeps_vectors(&self) -> bool {
-        self.offset.is_multiple_of(4) && self.merged().iter().all(|(_, stride)| stride % 4 == 0)
+    /// Whether every element's place is a multiple of `width`.
+    pub(crate) fn keeps_parts(&self, width: usize) -> bool {
+        self.offset.is_multiple_of(width)
+            && self.merged().iter().all(|(_, stride)| stride.unsigned_abs().is_multiple_of(width))
     }
 
     /// This rule behind another one, as one: `None` where that is not affine. Shapes may differ in between.

@@ -450,8 +450,8 @@ impl Op for Conv2d {
             _ => self.rows(&d, bias, caps),
         };
         let rows = rows.filter(|_| caps.cpu);
-        // A 1x1 kernel has no use for a pixel's neighbours; without loads of vec4s, products are faster.
-        let singles = self.quads(d.image[1], 4, self.before()[1]).is_none();
+        // A 1x1 kernel has no use for a pixel's neighbours; without loads of vec4s, products of many channels are faster.
+        let singles = self.quads(d.image[1], 4, self.before()[1]).is_none() && d.ci * d.co >= 1 << 13;
         if self.kind == Kind::WeightGrad && d.kernel == [1, 1] && singles {
             return products.into_iter().chain(rows).collect();
         }

@@ -217,11 +217,12 @@ pub(crate) fn dense(e: Extents, args: [Arg; 3], caps: &Caps) -> Option<Kernel> {
     Some(kernel)
 }
 
-/// The kernels of `shaders/matmul.wgsl` for a few rows, by how B lies.
+/// The kernels of `shaders/matmul.wgsl` for a few rows, by how B lies; `pairs`: it consists of whole pairs of vec4s.
 pub(crate) fn few(
     make: impl Fn(&'static str) -> Kernel,
     e: Extents,
     along_k: bool,
+    pairs: bool,
     behind: &[Arg],
     caps: &Caps,
 ) -> Candidate {
@@ -235,7 +236,8 @@ pub(crate) fn few(
             .turns(e.k.div_ceil(4 * width) + 40);
     }
     let [block, span] = few_block(e, caps);
-    let kernel = kernel.set("BLOCK", block).set("SPAN", span).bind([Arg::In(0)]);
+    let (kernel, pieces) = reduce::in_pieces(kernel, "b_piece", "b_piece_of_two", block, pairs && caps.wide);
+    let kernel = kernel.set("BLOCK", pieces).set("SPAN", span).bind([Arg::In(0)]);
     let (kernel, owners) = if block > 1 { (kernel.stream(Arg::In(1)), span) } else { (kernel.bind([Arg::In(1)]), 64) };
     let kernel = kernel.set("OWNERS", owners);
     let groups = e.batches * e.n.div_ceil(4 * owners * block);
@@ -249,7 +251,7 @@ pub(crate) fn few(
     split(entry, kernel, groups, splits, e.count(), behind, caps)
 }
 
-/// BLOCK and SPAN of `columns`: more than one where B is so large that the speed of memory counts alone, and a CPU reads it
+/// BLOCK, in vec4s, and SPAN of `columns`: more than one where B is so large that the speed of memory counts alone, and a CPU reads it
 /// in 64-bit words; less than the most where that lets each of its threads have some.
 pub(crate) fn few_block(e: Extents, caps: &Caps) -> [usize; 2] {
     let large = e.k * e.n >= e.m << 20;

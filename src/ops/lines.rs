@@ -5,6 +5,9 @@ use crate::graph::{Candidate, Caps, Kernel};
 /// f32 registers in which an invocation keeps what it has read of its line.
 const HELD: usize = 32;
 
+/// Elements that stay in a CPU's cache, roughly.
+const CACHED: usize = 1 << 16;
+
 /// `kernel` for lines that are no whole vec4s.
 pub(super) fn one_lane(kernel: Kernel) -> Kernel {
     let kernel = kernel.set("LANES", 1u32).replace("Lanes", "alias Lanes = f32;");
@@ -58,7 +61,9 @@ pub(super) fn candidates(
     let grouped = fit(grouped).grid(caps.fold(lines));
     let (names, grouped) = match rounds * lanes * tensors <= HELD {
         true => (["held", "held_by_subgroups"], hold(grouped.set("HELD", rounds))),
-        false => (["grouped", "grouped_by_subgroups"], grouped.set("HELD", block).set("ROUNDS", rounds.div_ceil(block))),
+        false => {
+            (["grouped", "grouped_by_subgroups"], grouped.set("HELD", block).set("ROUNDS", rounds.div_ceil(block)))
+        }
     };
     let mut teams = teams(names, grouped, width, 3 * rounds + 30, caps);
     // An invocation per line is faster on a CPU, if there are enough lines for all threads or too few elements to share.
@@ -71,8 +76,9 @@ pub(super) fn candidates(
         if held * tensors <= HELD {
             let by_subgroup = fit(by_subgroup).set("HELD", rounds).choose("within", "within_by_subgroup");
             let kernel = in_a_subgroup(hold(by_subgroup), size, lines.div_ceil(taken), caps);
-            // Its sums cost a CPU more than those of one invocation: lines must be long enough to repay them.
-            let first = if caps.cpu { rounds >= 5 } else { !serial_first };
+            // Its sums cost a CPU more than those of one invocation: lines must be long enough to repay them, and too large
+            // in all for lines that are walked side by side to stay in the cache.
+            let first = if caps.cpu { rounds >= 5 && lines * length >= CACHED } else { !serial_first };
             teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(7 * taken + 1));
         }
     }

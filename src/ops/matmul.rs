@@ -60,7 +60,7 @@ impl Operand {
     /// Whether it can be read in vec4s, along its rows or its columns.
     fn in_quads(&self) -> bool {
         let other = if self.columns == 1 { self.rows } else { self.columns };
-        (self.columns == 1 || self.rows == 1) && other % 4 == 0 && self.batches.keeps_vectors()
+        (self.columns == 1 || self.rows == 1) && other % 4 == 0 && self.batches.keeps_parts(4)
     }
 
     /// The function that says where a batch begins.
@@ -191,8 +191,10 @@ impl Op for Matmul {
         // Operands and result consist of whole vec4s.
         let whole = n.is_multiple_of(4) && k.is_multiple_of(4) && k > 0 && (a.columns == 1 || m.is_multiple_of(4));
         let whole = whole && a.in_quads() && b.in_quads();
+        // B consists of whole pairs of vec4s.
+        let pairs = io.inputs[1].dtype == DType::F32 && b.rows % 8 == 0 && b.batches.keeps_parts(8);
         let few = (whole && m <= FEW && n > 0 && a.columns == 1)
-            .then(|| gemm::few(make, extents, b.columns != 1, behind, caps));
+            .then(|| gemm::few(make, extents, b.columns != 1, pairs, behind, caps));
         let quads = (caps.cpu && whole).then(|| {
             let mut kernel = make("quads");
             if a.columns != 1 {

@@ -341,7 +341,7 @@ impl View {
         match axes.last() {
             None => Four::Splat,
             Some(&(extent, 0)) if extent % 4 == 0 || axes.len() == 1 => Four::Splat,
-            _ if self.in_vectors() => Four::Vector,
+            _ if self.in_parts(4) => Four::Vector,
             _ => Four::Gather,
         }
     }

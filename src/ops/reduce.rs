@@ -61,7 +61,7 @@ fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
     if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
 
-/// BLOCK and SPAN: how many of `columns`, at most `most`, an invocation goes down, and how many neighbours share as many
+/// BLOCK, in vec4s, and SPAN: how many of `columns`, at most `most`, an invocation goes down, and how many neighbours share as many
 /// times more. A CPU takes one SIMD vector of invocations through all lines before the next, and long stretches of each
 /// line are what its caches are made for; but they take long to compile, which must be worth it.
 pub(super) fn block(columns: usize, elements: usize, most: usize, caps: &Caps) -> [usize; 2] {
@@ -70,6 +70,22 @@ pub(super) fn block(columns: usize, elements: usize, most: usize, caps: &Caps) -
     let most = if elements >= LONG { most } else { most / 4 };
     let fits = |block: &usize| caps.cpu && *block <= most && columns.is_multiple_of(SPAN * block);
     [32, 24, 16, 8, 4, 2].into_iter().find(fits).map_or([1, 1], |block| [block, SPAN])
+}
+
+/// `kernel` with the function `piece` for single vec4s, or with `of_two` for pairs of them, whose loads take less time than
+/// two of vec4s where they are 64-bit words; and how many of those are `count` vec4s.
+pub(super) fn in_pieces(
+    kernel: Kernel,
+    piece: &'static str,
+    of_two: &'static str,
+    count: usize,
+    pairs: bool,
+) -> (Kernel, usize) {
+    if !pairs || !count.is_multiple_of(2) {
+        return (kernel, count);
+    }
+    let kernel = kernel.set("PIECE", 2u32).replace("Piece", "alias Piece = array<vec4<f32>, 2>;");
+    (kernel.choose(piece, of_two), count / 2)
 }
 
 impl Reduce {
@@ -133,7 +149,7 @@ impl Reduce {
             Kind::ArgMax | Kind::ArgMin => ["grouped_places", "places_by_subgroup"],
             _ => ["grouped", "by_subgroup"],
         };
-        let grouped = self.of_lines(by_group, [outputs, length], width).grid(caps.fold(outputs));
+        let grouped = self.of_lines(by_group, [outputs, length], width, caps).grid(caps.fold(outputs));
         // Places look through their line twice where there is a NaN.
         let turns = |team: usize| 2 * steps.div_ceil(team).div_ceil(4) + 30;
         let mut grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, turns(width), caps);
@@ -141,7 +157,7 @@ impl Reduce {
         grouped.retain(|_| short(width));
         let subgroup = caps.subgroup.filter(|&size| size > 1 && short(size as usize));
         let alone = subgroup.map(|size| {
-            let kernel = self.of_lines(by_subgroup, [outputs, length], size as usize);
+            let kernel = self.of_lines(by_subgroup, [outputs, length], size as usize, caps);
             let kernel = lines::in_a_subgroup(kernel, size, outputs, caps);
             Candidate::single("in_a_subgroup", kernel).turns(turns(size as usize))
         });
@@ -163,14 +179,16 @@ impl Reduce {
     }
 
     /// A kernel of which `team` invocations share a line, with four loads under way for each of them.
-    fn of_lines(&self, entry: &'static str, [outputs, length]: [usize; 2], team: usize) -> Kernel {
+    fn of_lines(&self, entry: &'static str, [outputs, length]: [usize; 2], team: usize, caps: &Caps) -> Kernel {
         let mut kernel = Kernel::new(shader!("reduce_lines.wgsl"), entry);
         let vectors = length.is_multiple_of(4);
         if !vectors {
             kernel = lines::one_lane(kernel).replace("Words", "alias Words = u32;");
             kernel = kernel.choose("loudest_of", "loudest_of_one").choose("places_of", "places_of_one");
         }
-        let loads = if vectors { length / 4 } else { length }.div_ceil(team);
+        let steps = if vectors { length / 4 } else { length };
+        let (kernel, pieces) = in_pieces(kernel, "piece", "piece_of_two", steps, vectors && caps.wide);
+        let loads = pieces.div_ceil(team);
         let kernel = kernel.set("KIND", self.code()).set("LINES", outputs).set("LENGTH", length);
         let kernel = kernel.set("HELD", loads.min(4)).set("ROUNDS", loads.div_ceil(4));
         kernel.stream(Arg::In(0)).bind([Arg::Out(0)])
@@ -239,15 +257,18 @@ impl Op for Reduce {
         let team = team(caps);
         // Whole vec4s, where every line consists of them, or lines side by side do.
         let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
-        let vectors = along.in_vectors() && across.keeps_vectors();
+        let vectors_of = |width| along.in_parts(width) && across.keeps_parts(width);
+        let columns_of = |width| across.in_parts(width) && along.keeps_parts(width);
+        let pairs = caps.wide && outputs * whole > 0 && (vectors_of(8) || columns_of(8));
+        let vectors = vectors_of(4);
         if matches!(self.kind, Kind::ArgMax | Kind::ArgMin) {
             let staged = self.places([outputs, whole], vectors, rule, caps);
             return self.beside(staged, [outputs, whole], &x, caps);
         }
         let mut candidate = Candidate::new("staged", Vec::new(), Vec::new());
         let (mut entry, mut length) = if vectors {
-            ("reduce_vec4", whole / 4)
-        } else if across.in_vectors() && along.keeps_vectors() && outputs * whole >= LARGE {
+            ("reduce_vec4", whole / if pairs { 8 } else { 4 })
+        } else if columns_of(4) && outputs * whole >= LARGE {
             ("reduce_columns_vec4", whole)
         } else {
             ("reduce", whole)
@@ -264,9 +285,13 @@ impl Op for Reduce {
                 Arg::ScratchOut(candidate.scratch.len() - 1)
             };
             let kernel = self.stage(entry, [lines, length], splits, inner, caps).replace("place", rule);
+            let in_pieces = |count| in_pieces(kernel.clone(), "piece", "piece_of_two", count, pairs);
             let kernel = match entry {
-                "reduce_columns_vec4" => kernel.set("BLOCK", block).set("SPAN", span).stream(from),
-                "reduce_vec4" => kernel.stream(from),
+                "reduce_columns_vec4" => {
+                    let (kernel, pieces) = in_pieces(block);
+                    kernel.set("BLOCK", pieces).set("SPAN", span).stream(from)
+                }
+                "reduce_vec4" => in_pieces(whole / 4).0.stream(from),
                 _ => kernel.bind([from]),
             };
             candidate.kernels.push(kernel.bind([to]));
