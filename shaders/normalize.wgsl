@@ -39,6 +39,15 @@ fn weights_at(h: u32, line: u32, k: u32) -> vec4<f32> {
     return vec4<f32>(weight(line, k), weight(line, k + 1u), weight(line, k + 2u), weight(line, k + 3u));
 }
 
+// The same where all of them are of one channel.
+fn weights_at_alike(h: u32, line: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(weight(line, k));
+}
+
+fn biases_at_alike(h: u32, line: u32, k: u32) -> vec4<f32> {
+    return vec4<f32>(bias(line, k));
+}
+
 fn weights_at_one(h: u32, line: u32, k: u32) -> f32 {
     return weight(line, k);
 }
@@ -93,22 +102,77 @@ fn hold_weights_and_biases(lane: u32) {
     }
 }
 
-// `lane` of `team` invocations, who store what they find if the line is `live`. No large mean spoils the sums: one is of
-// differences to the line's first element, the other of centred values.
-fn normalize(line: u32, live: bool, lane: u32, team: u32) {
+// Of some elements of a line: their number, their mean, and the sum of the squares of their differences to it. Where the
+// mean counts as 0, it is 0 here.
+struct Moments {
+    count: f32,
+    mean: f32,
+    squares: f32,
+}
+
+// Those of two parts together (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+// variances", 1979).
+fn together(a: Moments, b: Moments) -> Moments {
+    let count = a.count + b.count;
+    let apart = b.mean - a.mean;
+    let share = b.count / max(count, 1.0);
+    return Moments(count, a.mean + apart * share, a.squares + b.squares + apart * apart * (a.count * share));
+}
+
+// Those of a whole line, which `lane` of `team` invocations read once, in blocks of HELD Lanes. Parts' means are of
+// differences to the line's first element, so that none of them is rounded to the digits of a large one.
+fn moments(line: u32, lane: u32, team: u32) -> Moments {
+    let base = line * (LENGTH / LANES);
+    var first = 0.0;
+    if (CENTRED == 1u) {
+        first = first_of(x[base]);
+    }
+    var own = Moments();
+    for (var round = 0u; round < ROUNDS; round++) {
+        var sum = Lanes();
+        var count = 0.0;
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (within(h, k)) {
+                held[h] = x[base + k] - first;
+                sum += held[h];
+                count += f32(LANES);
+            }
+        }
+        var mean = 0.0;
+        if (CENTRED == 1u) {
+            mean = total(sum) / max(count, 1.0);
+        }
+        var squares = Lanes();
+        for (var h = 0u; h < HELD; h++) { // unroll
+            let k = (round * HELD + h) * team + lane;
+            if (within(h, k)) {
+                let v = held[h] - mean;
+                squares += v * v;
+            }
+        }
+        own = together(own, Moments(count, mean, total(squares)));
+    }
+    var mean = 0.0;
+    if (CENTRED == 1u) {
+        mean = all_sum(lane, own.count * own.mean) / f32(LENGTH);
+    }
+    let apart = own.mean - mean;
+    return Moments(f32(LENGTH), first + mean, all_sum(lane, own.squares + own.count * apart * apart));
+}
+
+// The same with one block, which stays in registers; differences are to its mean at once.
+fn moments_in_registers(line: u32, lane: u32, team: u32) -> Moments {
     let base = line * (LENGTH / LANES);
     let first = first_of(x[base]);
     var sum = Lanes();
-    for (var round = 0u; round < ROUNDS; round++) {
-        for (var h = 0u; h < HELD; h++) { // unroll
-            let k = (round * HELD + h) * team + lane;
-            // So that nothing held is carried from one line to the next.
-            hold(h, Lanes());
-            if (within(h, k)) {
-                let v = x[base + k];
-                hold(h, v);
-                sum += v - first;
-            }
+    for (var h = 0u; h < HELD; h++) { // unroll
+        let k = h * team + lane;
+        // So that nothing held is carried from one line to the next.
+        held[h] = Lanes();
+        if (within(h, k)) {
+            held[h] = x[base + k];
+            sum += held[h] - first;
         }
     }
     var mean = 0.0;
@@ -116,16 +180,21 @@ fn normalize(line: u32, live: bool, lane: u32, team: u32) {
         mean = first + all_sum(lane, total(sum)) / f32(LENGTH);
     }
     var squares = Lanes();
-    for (var round = 0u; round < ROUNDS; round++) {
-        for (var h = 0u; h < HELD; h++) { // unroll
-            let k = (round * HELD + h) * team + lane;
-            if (within(h, k)) {
-                let v = again(h, base + k) - mean;
-                squares += v * v;
-            }
+    for (var h = 0u; h < HELD; h++) { // unroll
+        if (within(h, h * team + lane)) {
+            let v = held[h] - mean;
+            squares += v * v;
         }
     }
-    let scale = 1.0 / sqrt(all_sum(lane, total(squares)) / f32(LENGTH) + EPS);
+    return Moments(f32(LENGTH), mean, all_sum(lane, total(squares)));
+}
+
+// `lane` of `team` invocations, who store what they find if the line is `live`.
+fn normalize(line: u32, live: bool, lane: u32, team: u32) {
+    let base = line * (LENGTH / LANES);
+    let found = moments(line, lane, team);
+    let mean = found.mean;
+    let scale = 1.0 / sqrt(found.squares / f32(LENGTH) + EPS);
     if (lane == 0u && live) {
         stats[line] = mean;
         stats[LINES + line] = scale;

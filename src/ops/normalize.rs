@@ -79,14 +79,22 @@ impl Lines {
     }
 
     fn weighted(&self, kernel: Kernel, weight: Arg) -> Kernel {
-        let (all, given) =
-            if self.by_four() { ("weights_at", "weights_at_by_four") } else { ("weight", "weight_given") };
-        kernel.choose(all, given).bind_as("WEIGHT", weight)
+        let kernel = self.factors(kernel, "weights_at", ["weights_at_by_four", "weights_at_alike"]);
+        kernel.choose("weight", "weight_given").bind_as("WEIGHT", weight)
     }
 
     fn biased(&self, kernel: Kernel, bias: Arg) -> Kernel {
-        let (all, given) = if self.by_four() { ("biases_at", "biases_at_by_four") } else { ("bias", "bias_given") };
-        kernel.choose(all, given).bind_as("BIAS", bias)
+        let kernel = self.factors(kernel, "biases_at", ["biases_at_by_four", "biases_at_alike"]);
+        kernel.choose("bias", "bias_given").bind_as("BIAS", bias)
+    }
+
+    /// `kernel` with the function for factors of four neighbours, of a channel each or of one channel.
+    fn factors(&self, kernel: Kernel, name: &'static str, [each, alike]: [&'static str; 2]) -> Kernel {
+        match self.by_four() {
+            true => kernel.choose(name, each),
+            false if self.inner.is_multiple_of(4) => kernel.choose(name, alike),
+            false => kernel,
+        }
     }
 
     /// `by_subgroup` for subgroups that take `taken` lines one after the other, and keep the weights and biases for them.
@@ -122,12 +130,13 @@ impl Lines {
         let hold = |kernel| {
             let mut kernel = lines::hold(kernel);
             if tensors == 1 {
-                return kernel;
+                return kernel.choose("moments", "moments_in_registers");
             }
             kernel.streamed.push(2);
             kernel.choose("hold_grads", "hold_grads_in_registers").choose("grads_again", "grads_from_registers")
         };
-        let lines = lines::Lines { count: lines, length: self.length, tensors, taken, block: 1 };
+        let lines =
+            lines::Lines { count: lines, length: self.length, tensors, taken, block: if tensors == 1 { 8 } else { 1 } };
         lines::candidates(kernels, &lines, hold, caps)
     }
 

@@ -56,9 +56,14 @@ fn of_many_lines() {
 #[test]
 fn over_channels() {
     let mut random = Random::new(36);
-    for (groups, shape) in
-        [(1, &[2, 3, 5][..]), (3, &[3, 6, 4, 4]), (2, &[1, 4, 7, 3]), (5, &[2, 5, 1, 8]), (2, &[4, 8])]
-    {
+    for (groups, shape) in [
+        (1, &[2, 3, 5][..]),
+        (3, &[3, 6, 4, 4]),
+        (2, &[1, 4, 7, 3]),
+        (5, &[2, 5, 1, 8]),
+        (2, &[4, 8]),
+        (2, &[1, 4, 45, 60]),
+    ] {
         let mut inputs = named([("x", away_from_zero(&mut random, shape))]);
         for affine in [false, true] {
             if affine {
@@ -105,6 +110,15 @@ fn with_a_large_mean() {
             let attrs = json!({"normalized_shape": [length], "eps": 1e-5});
             let inputs = named([("x", x.clone())]);
             check(&gpu(kernel), "layer_norm", &attrs, &inputs, Bound::Values(2e-3, 2e-3), &mut random);
+        }
+        // One element, the first, is far from the others: of its digits the mean has the first ones, and it is normalized
+        // to the root of the length.
+        let mut x = random.normal([9, length]).map(|v| f64::from(v as f32));
+        x.data.chunks_mut(length).for_each(|line| line[0] = 1e5);
+        for kernel in 0..LINES {
+            let attrs = json!({"normalized_shape": [length], "eps": 1e-5});
+            let inputs = named([("x", x.clone())]);
+            check(&gpu(kernel), "layer_norm", &attrs, &inputs, Bound::Values(1e-4, 1e-4), &mut random);
         }
     }
 }
