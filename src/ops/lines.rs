@@ -51,8 +51,14 @@ pub(super) fn candidates(
     let width = width(steps, caps);
     let rounds = steps.div_ceil(width);
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
-    let whole = (1..=block).rev().find(|block| steps.is_multiple_of(*block)).unwrap_or(1);
-    let serial = fit(serial).set("HELD", whole).set("ROUNDS", steps / whole).choose("within", "within_alone");
+    // A CPU keeps more on its stack; what limits it is the time to compile so many loads.
+    let serial = if steps * tensors <= if caps.cpu { 16 } else { HELD / lanes } {
+        hold(fit(serial).set("HELD", steps))
+    } else {
+        let whole = (1..=block).rev().find(|block| steps.is_multiple_of(*block)).unwrap_or(1);
+        fit(serial).set("HELD", whole).set("ROUNDS", steps / whole)
+    };
+    let serial = serial.choose("within", "within_alone");
     let serial = serial.choose("all_sum", "sum_alone").choose("all_max", "max_alone");
     // A workgroup for each thread of a CPU, where that is but one SIMD vector.
     let group = if caps.cpu && lines < 64 * caps.threads { 8 } else { 64 };
