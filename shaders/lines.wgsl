@@ -85,15 +85,8 @@ fn is_line(line: u32) -> bool {
     return LINES % TAKEN == 0u || line < LINES;
 }
 
-// What an invocation has read of its line: from memory again or, where one round is enough, from registers.
+// What an invocation has read of its line in a round: to be read again or, where one round is enough, from here.
 var<private> held: array<Lanes, HELD>;
-
-fn hold(h: u32, v: Lanes) {
-}
-
-fn hold_in_registers(h: u32, v: Lanes) {
-    held[h] = v;
-}
 
 fn again(h: u32, at: u32) -> Lanes {
     return x[at];

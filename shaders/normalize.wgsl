@@ -258,13 +258,6 @@ fn by_subgroup(
 
 var<private> held_grads: array<Lanes, HELD>;
 
-fn hold_grads(h: u32, g: Lanes) {
-}
-
-fn hold_grads_in_registers(h: u32, g: Lanes) {
-    held_grads[h] = g;
-}
-
 fn grads_again(h: u32, line: u32, base: u32, k: u32) -> Lanes {
     return dy[base + k] * weights_at(h, line, LANES * k);
 }
@@ -283,15 +276,14 @@ fn slope(line: u32, live: bool, lane: u32, team: u32) {
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
-            hold(h, Lanes());
-            hold_grads(h, Lanes());
+            // So that nothing held is carried from one line to the next.
+            held[h] = Lanes();
+            held_grads[h] = Lanes();
             if (within(h, k)) {
-                let v = x[base + k];
-                let g = dy[base + k] * weights_at(h, line, LANES * k);
-                hold(h, v);
-                hold_grads(h, g);
-                sum += g;
-                product += g * ((v - mean) * scale);
+                held[h] = x[base + k];
+                held_grads[h] = dy[base + k] * weights_at(h, line, LANES * k);
+                sum += held_grads[h];
+                product += held_grads[h] * ((held[h] - mean) * scale);
             }
         }
     }

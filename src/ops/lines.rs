@@ -51,19 +51,16 @@ pub(super) fn candidates(
     let width = width(steps, caps);
     let rounds = steps.div_ceil(width);
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
-    // A CPU keeps more on its stack; what limits it is the time to compile so many loads.
-    let serial = if steps * tensors <= if caps.cpu { 16 } else { HELD / lanes } {
-        hold(fit(serial).set("HELD", steps))
-    } else {
-        let whole = (1..=block).rev().find(|block| steps.is_multiple_of(*block)).unwrap_or(1);
-        fit(serial).set("HELD", whole).set("ROUNDS", steps / whole)
+    // Of what stays in registers: a CPU keeps more on its stack; what limits it is the time to compile so many loads.
+    let registers = if caps.cpu { 1 } else { lanes };
+    let serial = match steps * tensors * registers <= if caps.cpu { HELD / 2 } else { HELD } {
+        true => hold(fit(serial).set("HELD", steps)),
+        false => {
+            let whole = (1..=block).rev().find(|block| steps.is_multiple_of(*block)).unwrap_or(1);
+            fit(serial).set("HELD", whole).set("ROUNDS", steps / whole)
+        }
     };
-    let serial = serial.choose("within", "within_alone");
-    let serial = serial.choose("all_sum", "sum_alone").choose("all_max", "max_alone");
-    // A workgroup for each thread of a CPU, where that is but one SIMD vector.
-    let group = if caps.cpu && lines < 64 * caps.threads { 8 } else { 64 };
-    let serial = serial.set("TEAMS", group).grid(caps.fold(lines.div_ceil(group)));
-    let serial = Candidate::single("serial", serial).turns(3 * steps + 3);
+    let serial = in_an_invocation(serial, lines, caps).turns(3 * steps + 3);
     let grouped = fit(grouped).grid(caps.fold(lines));
     let (names, grouped) = match rounds * lanes * tensors <= HELD {
         true => (["held", "held_by_subgroups"], hold(grouped.set("HELD", rounds))),
@@ -77,9 +74,7 @@ pub(super) fn candidates(
     teams.insert(if serial_first { 0 } else { teams.len() }, serial);
     if let Some(size) = caps.subgroup.filter(|&size| size > 1) {
         let rounds = steps.div_ceil(size as usize);
-        // A CPU keeps more on its stack; what limits it is the time to compile so many turns.
-        let held = if caps.cpu { rounds } else { rounds * lanes };
-        if held * tensors <= HELD {
+        if rounds * tensors * registers <= HELD {
             let by_subgroup = fit(by_subgroup).set("HELD", rounds).choose("within", "within_by_subgroup");
             let kernel = in_a_subgroup(hold(by_subgroup), size, lines.div_ceil(taken), caps);
             // Its sums cost a CPU more than those of one invocation: lines must be long enough to repay them, and too large
@@ -89,6 +84,15 @@ pub(super) fn candidates(
         }
     }
     teams
+}
+
+/// `kernel` for invocations that take one of `count` lines each.
+fn in_an_invocation(kernel: Kernel, count: usize, caps: &Caps) -> Candidate {
+    // A workgroup for each thread of a CPU, where that is but one SIMD vector.
+    let group = if caps.cpu && count < 64 * caps.threads { 8 } else { 64 };
+    let kernel = kernel.set("TEAMS", group).grid(caps.fold(count.div_ceil(group)));
+    let kernel = kernel.choose("all_sum", "sum_alone").choose("all_max", "max_alone");
+    Candidate::single("serial", kernel.choose("within", "within_alone"))
 }
 
 /// Invocations of a workgroup that shares a line of `steps` loads: about four for each of them, in whole subgroups.
@@ -125,5 +129,5 @@ pub(super) fn teams(
 /// `kernel` with what it reads of x in registers.
 pub(super) fn hold(mut kernel: Kernel) -> Kernel {
     kernel.streamed.push(0);
-    kernel.choose("hold", "hold_in_registers").choose("again", "again_from_registers")
+    kernel.choose("again", "again_from_registers")
 }

@@ -133,7 +133,7 @@ impl Lines {
                 return kernel.choose("moments", "moments_in_registers");
             }
             kernel.streamed.push(2);
-            kernel.choose("hold_grads", "hold_grads_in_registers").choose("grads_again", "grads_from_registers")
+            kernel.choose("grads_again", "grads_from_registers")
         };
         let lines =
             lines::Lines { count: lines, length: self.length, tensors, taken, block: if tensors == 1 { 8 } else { 1 } };
