@@ -251,8 +251,8 @@ pub(crate) fn few(
     split(entry, kernel, groups, splits, e.count(), behind, caps)
 }
 
-/// BLOCK, in vec4s, and SPAN of `columns`: more than one where B is so large that the speed of memory counts alone, and a CPU reads it
-/// in 64-bit words; less than the most where that lets each of its threads have some.
+/// BLOCK, in vec4s, and SPAN of `columns`: more than one where B is so large that the speed of memory counts alone, and a
+/// CPU reads it in 64-bit words; less than the most where that lets each of its threads have some.
 pub(crate) fn few_block(e: Extents, caps: &Caps) -> [usize; 2] {
     let large = e.k * e.n >= e.m << 20;
     let most = (e.batches * e.n / (32 * caps.threads.max(1))).max(8).min(32 / e.m);

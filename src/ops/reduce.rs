@@ -61,9 +61,9 @@ fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
     if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
 
-/// BLOCK, in vec4s, and SPAN: how many of `columns`, at most `most`, an invocation goes down, and how many neighbours share as many
-/// times more. A CPU takes one SIMD vector of invocations through all lines before the next, and long stretches of each
-/// line are what its caches are made for; but they take long to compile, which must be worth it.
+/// BLOCK, in vec4s, and SPAN: how many of `columns`, at most `most`, an invocation goes down, and how many neighbours share
+/// as many times more. A CPU takes one SIMD vector of invocations through all lines before the next, and long stretches of
+/// each line are what its caches are made for; but they take long to compile, which must be worth it.
 pub(super) fn block(columns: usize, elements: usize, most: usize, caps: &Caps) -> [usize; 2] {
     const SPAN: usize = 8;
     const LONG: usize = 1 << 20;
