@@ -53,14 +53,13 @@ pub(super) fn candidates(
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
     // Of what stays in registers: a CPU keeps more on its stack; what limits it is the time to compile so many loads.
     let registers = if caps.cpu { 1 } else { lanes };
-    let serial = match steps * tensors * registers <= if caps.cpu { HELD / 2 } else { HELD } {
-        true => hold(fit(serial).set("HELD", steps)),
-        false => {
-            let whole = (1..=block).rev().find(|block| steps.is_multiple_of(*block)).unwrap_or(1);
-            fit(serial).set("HELD", whole).set("ROUNDS", steps / whole)
-        }
+    let most = if caps.cpu { HELD / 2 } else { HELD };
+    let whole = (1..=block).rev().find(|block| steps.is_multiple_of(*block)).unwrap_or(1);
+    let (serial, turns) = match steps * tensors * registers <= most {
+        true => (hold(fit(serial).set("HELD", steps)), 1),
+        false => (fit(serial).set("HELD", whole).set("ROUNDS", steps / whole), steps / whole),
     };
-    let serial = in_an_invocation(serial, lines, caps).turns(3 * steps + 3);
+    let serial = in_an_invocation(serial, lines, caps).turns(3 * turns + 3);
     let grouped = fit(grouped).grid(caps.fold(lines));
     let (names, grouped) = match rounds * lanes * tensors <= HELD {
         true => (["held", "held_by_subgroups"], hold(grouped.set("HELD", rounds))),

@@ -111,6 +111,9 @@ fn long_loops() {
         let attrs = json!({"dim": 1});
         let x = named([("x", random.normal([2, LONG]))]);
         check(&gpu(kernel), "log_softmax", &attrs, &x, Bound::Values(1e-5, 1e-5), &mut random);
+        // In blocks, more elements than the loops have turns.
+        let x = named([("x", random.normal([2, 128_256]))]);
+        check(&gpu(kernel), "softmax", &attrs, &x, Bound::Values(1e-5, 1e-9), &mut random);
         let (a, b) = (random.normal([3, LONG]), random.normal([5, LONG]));
         let attrs = json!({"transpose_a": false, "transpose_b": true});
         check(&gpu(kernel), "matmul", &attrs, &named([("a", a), ("b", b)]), TERMS, &mut random);
