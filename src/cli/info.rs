@@ -81,7 +81,7 @@ impl Report {
         let mut text = format!("{}\n", info.name);
         let mut line = |name: &str, value: String| {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {name:<26}{}", value.trim());
+            let _ = writeln!(text, "  {name:<30}{}", value.trim());
         };
         line("backend", info.backend.to_string());
         line("driver", format!("{} {}", info.driver, info.driver_info));
@@ -100,11 +100,7 @@ impl Report {
             line(name, format!("{}{detail}", if has { "yes" } else { "no" }));
         }
         match &self.launch {
-            Ok(launch) => {
-                line("a dispatch in a pass", format!("{:.2} us", launch.dispatch));
-                line("an empty submit, waited", format!("{:.1} us", launch.submit));
-                line("run and read 256 bytes", format!("{:.1} us", launch.read_back));
-            }
+            Ok(launch) => launch.rows().iter().for_each(|(what, cost)| line(what, format!("{cost:.2} us"))),
             Err(error) => line("not measured", error.to_string()),
         }
         text
@@ -116,7 +112,7 @@ impl Report {
         let limits: serde_json::Map<_, _> = self.limits.iter().map(|&(n, v)| (key(n), v.into())).collect();
         let features: serde_json::Map<_, _> = self.features.iter().map(|&(n, v)| (key(n), v.into())).collect();
         let launch = match &self.launch {
-            Ok(l) => json!({ "dispatch_us": l.dispatch, "submit_us": l.submit, "read_back_us": l.read_back }),
+            Ok(launch) => launch.json(),
             Err(error) => json!({ "error": error.to_string() }),
         };
         json!({

@@ -1,6 +1,7 @@
 //! What it costs to launch work: measured with programs of many tiny dispatches.
 
 use super::median;
+use serde_json::{Value, json};
 use shadegrad::{Gpu, Graph, Program, Result, Tensor};
 use std::time::Instant;
 
@@ -25,6 +26,8 @@ pub fn chain(gpu: &Gpu, dispatches: usize) -> Result<(Program, Tensor)> {
 pub struct Launch {
     /// One more dispatch in a pass that waits for the one before.
     pub dispatch: f64,
+    /// One more pass in an encoder, with nothing in it.
+    pub pass: f64,
     /// An empty submit and the wait for it.
     pub submit: f64,
     /// A run of one dispatch, and its output of 256 bytes back on the host.
@@ -46,11 +49,36 @@ impl Launch {
             gpu.queue().submit([]);
             gpu.wait()
         })?;
+        let passes = |count: usize| {
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            for _ in 0..count {
+                encoder.begin_compute_pass(&Default::default());
+            }
+            gpu.queue().submit([encoder.finish()]);
+            gpu.wait()
+        };
+        let (few, full) = (repeat(|| passes(1))?, repeat(|| passes(LONG + 1))?);
         let read_back = repeat(|| {
             short.run()?;
             short.read(&last).map(drop)
         })?;
-        Ok(Launch { dispatch: (many - one) / LONG as f64, submit, read_back })
+        let each = |many: f64, one: f64| (many - one) / LONG as f64;
+        Ok(Launch { dispatch: each(many, one), pass: each(full, few), submit, read_back })
+    }
+
+    /// Each cost with what it is of, for a table.
+    pub fn rows(&self) -> [(&'static str, f64); 4] {
+        [
+            ("a dispatch in a pass", self.dispatch),
+            ("an empty pass in an encoder", self.pass),
+            ("an empty submit, waited for", self.submit),
+            ("run and read 256 bytes", self.read_back),
+        ]
+    }
+
+    pub fn json(&self) -> Value {
+        let Launch { dispatch, pass, submit, read_back } = self;
+        json!({ "dispatch_us": dispatch, "empty_pass_us": pass, "empty_submit_us": submit, "read_back_us": read_back })
     }
 }
 

@@ -28,9 +28,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mut value = roofline.to_value();
         value["device"] = gpu.to_string().into();
         value["clock"] = clock.into();
-        value["dispatch_us"] = launch.dispatch.into();
-        value["empty_submit_us"] = launch.submit.into();
-        value["read_back_us"] = launch.read_back.into();
+        value["launch"] = launch.json();
         return say(&value.to_string());
     }
     let first = [("arithmetic, f32 multiply and add", roofline.arithmetic, "GFLOP/s")];
@@ -41,13 +39,11 @@ pub fn run(args: &Args) -> Result<()> {
         ("copying memory, read and written", roofline.copy, "GB/s"),
         ("y = x + 3 z", roofline.triad, "GB/s"),
         ("reading workgroup memory", roofline.workgroup, "GB/s"),
-        ("a dispatch in a pass", launch.dispatch, "us"),
-        ("an empty submit, waited for", launch.submit, "us"),
-        ("run and read 256 bytes", launch.read_back, "us"),
     ];
     say(&format!("{gpu}, by {clock}"))?;
     let plain = |(what, value, unit): (&str, f64, &'static str)| (what.to_string(), value, unit);
     let rows = first.map(plain).into_iter().chain(halves).chain(roofline.matrices.iter().map(products));
-    let mut rows = rows.chain(rest.map(plain));
+    let costs = launch.rows().map(|(what, cost)| (what.to_string(), cost, "us"));
+    let mut rows = rows.chain(rest.map(plain)).chain(costs);
     rows.try_for_each(|(what, value, unit)| say(&format!("  {what:<36}{value:>12.2} {unit}")))
 }
