@@ -5,14 +5,20 @@
 alias Lanes = vec4<f32>; // f32, with the functions for one, where lines are not whole vec4s
 const LANES = 4u;
 
+const STEP = 1u; // elements from one of a line to the next; more only where Lanes are f32 and a team is one invocation
 const LINES = 1u;
 const TEAMS = 64u; // lines of a workgroup, where a team is one invocation
 const LENGTH = 4u;
 const ROUNDS = 1u; // in each of them an invocation takes HELD Lanes of its line
 const HELD = 1u;
 
-@group(0) @binding(0) var<storage, read> x: array<Lanes>; // [LINES, LENGTH]
+@group(0) @binding(0) var<storage, read> x: array<Lanes>; // [LINES / STEP, LENGTH, STEP]
 @group(0) @binding(1) var<storage, read_write> y: array<Lanes>; // the same
+
+// The first Lanes of a line.
+fn base_of(line: u32) -> u32 {
+    return line / STEP * (LENGTH / LANES) * STEP + line % STEP;
+}
 
 fn epilogue(v: f32, i: u32) -> f32 {
     return v;
@@ -24,6 +30,17 @@ fn epilogues(v: vec4<f32>, i: u32) -> vec4<f32> {
 
 fn epilogues_one(v: f32, i: u32) -> f32 {
     return epilogue(v, i);
+}
+
+alias Words = vec4<u32>; // u32 where Lanes are f32
+
+// The places of the k-th Lanes of a line.
+fn places_of(k: vec4<u32>) -> vec4<u32> {
+    return 4u * k + vec4<u32>(0u, 1u, 2u, 3u);
+}
+
+fn places_of_one(k: u32) -> u32 {
+    return k;
 }
 
 fn first_of(v: vec4<f32>) -> f32 {
@@ -94,4 +111,62 @@ fn again(h: u32, at: u32) -> Lanes {
 
 fn again_from_registers(h: u32, at: u32) -> Lanes {
     return held[h];
+}
+
+// What `lane` of a team of `team` invocations does for a line; it stores what it finds if the line is `live`. Shaders put
+// one of their functions in its place.
+fn of_line(line: u32, live: bool, lane: u32, team: u32) {
+}
+
+// What a subgroup does, whose first line is this.
+fn of_lines(first: u32, lane: u32) {
+    of_line(min(first, LINES - 1u), is_line(first), lane, SUBGROUP);
+}
+
+// What it does before the first of several lines.
+fn prepare(lane: u32) {
+}
+
+fn of_lines_in_turns(first: u32, lane: u32) {
+    prepare(lane);
+    for (var turn = 0u; turn < TURNS; turn++) {
+        let line = first + turn * (WIDTH / SUBGROUP);
+        of_line(min(line, LINES - 1u), is_line(line), lane, SUBGROUP);
+    }
+}
+
+@compute @workgroup_size(TEAMS)
+fn serial(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups) * TEAMS + lane;
+    if (line < LINES) {
+        of_line(line, true, 0u, 1u);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn grouped(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let line = group_index(group, groups);
+    if (line < LINES) {
+        of_line(line, true, lane, WIDTH);
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn by_subgroup(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let first = group_index(group, groups) * TAKEN;
+    if (first < LINES) {
+        of_lines(first + lane / SUBGROUP, lane % SUBGROUP);
+    }
 }

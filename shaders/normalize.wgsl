@@ -84,9 +84,6 @@ fn biases_at_from_registers(h: u32, line: u32, k: u32) -> Lanes {
     return held_biases[h];
 }
 
-fn hold_factors(lane: u32) {
-}
-
 fn hold_weights(lane: u32) {
     for (var h = 0u; h < HELD; h++) { // unroll
         let k = min(h * SUBGROUP + lane, LENGTH / LANES - 1u);
@@ -211,47 +208,6 @@ fn normalize(line: u32, live: bool, lane: u32, team: u32) {
     }
 }
 
-@compute @workgroup_size(TEAMS)
-fn serial(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let line = group_index(group, groups) * TEAMS + lane;
-    if (line < LINES) {
-        normalize(line, true, 0u, 1u);
-    }
-}
-
-@compute @workgroup_size(WIDTH)
-fn grouped(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let line = group_index(group, groups);
-    if (line < LINES) {
-        normalize(line, true, lane, WIDTH);
-    }
-}
-
-@compute @workgroup_size(WIDTH)
-fn by_subgroup(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let first = group_index(group, groups) * TAKEN;
-    if (first >= LINES) {
-        return;
-    }
-    hold_factors(lane % SUBGROUP);
-    for (var turn = 0u; turn < TURNS; turn++) {
-        let line = first + turn * (WIDTH / SUBGROUP) + lane / SUBGROUP;
-        normalize(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
-    }
-}
-
 @group(0) @binding(1) var<storage, read> saved: array<f32>; // `stats`
 @group(0) @binding(2) var<storage, read> dy: array<Lanes>; // like x
 @group(0) @binding(3) var<storage, read_write> dx: array<Lanes>; // like x
@@ -301,47 +257,6 @@ fn slope(line: u32, live: bool, lane: u32, team: u32) {
                 dx[base + k] = epilogues(v, line * LENGTH + LANES * k);
             }
         }
-    }
-}
-
-@compute @workgroup_size(TEAMS)
-fn serial_slope(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let line = group_index(group, groups) * TEAMS + lane;
-    if (line < LINES) {
-        slope(line, true, 0u, 1u);
-    }
-}
-
-@compute @workgroup_size(WIDTH)
-fn grouped_slope(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let line = group_index(group, groups);
-    if (line < LINES) {
-        slope(line, true, lane, WIDTH);
-    }
-}
-
-@compute @workgroup_size(WIDTH)
-fn by_subgroup_slope(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let first = group_index(group, groups) * TAKEN;
-    if (first >= LINES) {
-        return;
-    }
-    hold_factors(lane % SUBGROUP);
-    for (var turn = 0u; turn < TURNS; turn++) {
-        let line = first + turn * (WIDTH / SUBGROUP) + lane / SUBGROUP;
-        slope(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
     }
 }
 

@@ -15,8 +15,6 @@ fn signed(v: Lanes) -> Lanes {
     return v;
 }
 
-alias Words = vec4<u32>; // u32 where Lanes are f32
-
 fn loudest_of(v: vec4<u32>) -> u32 {
     return max(max(v.x, v.y), max(v.z, v.w));
 }
@@ -83,46 +81,11 @@ fn reduce(line: u32, live: bool, lane: u32, team: u32) {
     }
 }
 
-@compute @workgroup_size(WIDTH)
-fn grouped(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let line = group_index(group, groups);
-    if (line < LINES) {
-        reduce(line, true, lane, WIDTH);
-    }
-}
-
-@compute @workgroup_size(WIDTH)
-fn by_subgroup(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let first = group_index(group, groups) * TAKEN;
-    if (first >= LINES) {
-        return;
-    }
-    let line = first + lane / SUBGROUP;
-    reduce(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
-}
-
 const LAST = 0x7f7fffffu; // the largest finite float
 
 // Places as floats that are the larger, the earlier these are: all are finite, and none is too small to be kept.
 fn earliness(place: Words) -> Lanes {
     return bitcast<Lanes>(Words(LAST) - place);
-}
-
-// The places of the k-th Lanes of a line.
-fn places_of(k: vec4<u32>) -> vec4<u32> {
-    return 4u * k + vec4<u32>(0u, 1u, 2u, 3u);
-}
-
-fn places_of_one(k: u32) -> u32 {
-    return k;
 }
 
 // Like `reduce`, for the place of the first of the largest elements, or of the first NaN.
@@ -163,30 +126,4 @@ fn locate(line: u32, live: bool, lane: u32, team: u32) {
         // None is found where the largest element is subnormal and the device took it for zero in its maximum alone.
         places[line] = min(LAST - bitcast<u32>(first), LENGTH - 1u);
     }
-}
-
-@compute @workgroup_size(WIDTH)
-fn grouped_places(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let line = group_index(group, groups);
-    if (line < LINES) {
-        locate(line, true, lane, WIDTH);
-    }
-}
-
-@compute @workgroup_size(WIDTH)
-fn places_by_subgroup(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let first = group_index(group, groups) * TAKEN;
-    if (first >= LINES) {
-        return;
-    }
-    let line = first + lane / SUBGROUP;
-    locate(min(line, LINES - 1u), is_line(line), lane % SUBGROUP, SUBGROUP);
 }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 13] = [
+const LIBRARY: [Shader; 14] = [
     shader!("math.wgsl"),
     shader!("half.wgsl"),
     shader!("random.wgsl"),
@@ -28,6 +28,7 @@ const LIBRARY: [Shader; 13] = [
     shader!("conv2d_pixels.wgsl"),
     shader!("team.wgsl"),
     shader!("lines.wgsl"),
+    shader!("exponentials.wgsl"),
     shader!("cells.wgsl"),
     shader!("recurrent.wgsl"),
     shader!("recurrent_state.wgsl"),

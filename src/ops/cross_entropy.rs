@@ -1,8 +1,12 @@
 //! Cross-entropy of logits and labels as one pass over the logits, and its gradient as another.
 
-use super::{Reduction, lines};
+use super::Reduction;
+use super::lines::{self, Lines};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
+
+/// Loads of an invocation between two changes of its maximum.
+const BLOCK: usize = 8;
 
 /// Options of [`Tensor::cross_entropy_with`].
 #[derive(Clone, Debug, Default)]
@@ -54,34 +58,28 @@ struct Rule {
 }
 
 impl Rule {
-    fn kernel(&self, entry: &'static str, x: &Desc, io: &Io<'_>) -> Kernel {
-        let (classes, inner) = (x.shape[1], x.shape[2..].iter().product::<usize>());
-        let kernel = Kernel::new(shader!("cross_entropy.wgsl"), entry)
-            .set("LINES", x.elements() / classes.max(1))
-            .set("CLASSES", classes)
-            .set("INNER", inner)
+    /// The lines of logits [N, classes, ...].
+    fn lines(x: &Desc) -> Lines {
+        let (classes, step) = (x.shape[1], x.shape[2..].iter().product::<usize>());
+        Lines { count: x.elements() / classes.max(1), length: classes, step, tensors: 1, taken: 1, block: BLOCK }
+    }
+
+    /// `kernel` with the rule, and with the classes' weights bound if there are any.
+    fn fit(&self, kernel: Kernel, lines: &Lines, inputs: usize) -> Kernel {
+        let kernel = if lines.vectors() { kernel } else { lines::one_lane(kernel) };
+        let kernel = kernel
             .set("SMOOTHING", self.smoothing)
             .set("IGNORING", self.ignored.is_some())
             .set("IGNORED", self.ignored.unwrap_or(0));
+        let kernel = match lines.vectors() {
+            true => kernel,
+            false => kernel.choose("class_weights", "class_weights_one").choose("element", "element_one"),
+        };
         if !self.weighted {
             return kernel;
         }
-        let function = |binding: usize, name: &str, parameter: &str, index: &str| {
-            format!(
-                "@group(0) @binding({binding}) var<storage, read> {name}s: array<f32>;\n\
-                 fn {name}({parameter}) -> f32 {{\n    return {name}s[{index}];\n}}"
-            )
-        };
-        // Bound behind all others.
-        let first = io.inputs.len() + io.outputs.len() - 2;
-        kernel
-            .replace("class_weight", function(first, "class_weight", "c: u32", "c"))
-            .replace("total_weight", function(first + 1, "total_weight", "", "0"))
-    }
-
-    /// The bindings of the classes' weights.
-    fn args(&self, inputs: usize) -> Vec<Arg> {
-        if self.weighted { vec![Arg::In(inputs - 2), Arg::In(inputs - 1)] } else { Vec::new() }
+        let kernel = kernel.choose("class_weight", "class_weight_given").choose("total_weight", "total_weight_given");
+        kernel.bind_as("WEIGHTS", Arg::In(inputs - 2)).bind_as("TOTAL", Arg::In(inputs - 1))
     }
 }
 
@@ -108,21 +106,17 @@ impl Op for Losses {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let x = &io.inputs[0];
-        let (classes, lines) = (x.shape[1], io.elements());
-        let kernel = |name, groups| {
-            let kernel =
-                self.0.kernel(name, x, io).bind([Arg::In(0), Arg::In(1), Arg::Out(0), Arg::Out(1), Arg::Out(2)]);
-            kernel.bind(self.0.args(io.inputs.len())).grid(caps.fold(groups))
-        };
-        let serial = Candidate::single("serial", kernel("serial", lines.div_ceil(64))).turns(2 * classes + 2);
-        if x.elements() != lines * classes || x.shape[2..].iter().any(|&n| n != 1) {
-            return vec![serial];
-        }
-        let turns = 2 * classes.div_ceil(64) + 20;
-        let mut all = lines::teams(["grouped", "grouped_by_subgroups"], kernel("grouped", lines), 128, turns, caps);
-        all.insert(if caps.cpu || classes < 32 { 0 } else { all.len() }, serial);
-        all
+        let lines = Rule::lines(&io.inputs[0]);
+        let kernels = lines::kernels(shader!("cross_entropy.wgsl"), "cross_entropy").map(|kernel| {
+            let kernel = kernel.stream(Arg::In(0)).bind([Arg::In(1), Arg::Out(0), Arg::Out(1), Arg::Out(2)]);
+            let kernel = match self.0.smoothing > 0.0 {
+                true => kernel.choose("note", "note_weighted").choose("note_shift", "note_weighted_shift"),
+                false => kernel,
+            };
+            self.0.fit(kernel, &lines, io.inputs.len())
+        });
+        // Nothing is read again but the logit at the label.
+        lines::candidates(kernels, &lines, |kernel| kernel, caps)
     }
 
     fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
@@ -161,13 +155,18 @@ impl Op for Slope {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernel = self
-            .0
-            .kernel("slope", &io.inputs[0], io)
-            .bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::In(3), Arg::Out(0)])
-            .bind(self.0.args(io.inputs.len()))
-            .grid(caps.fold(io.elements().div_ceil(64)));
-        vec![Candidate::single("direct", kernel)]
+        let lines = Rule::lines(&io.inputs[0]);
+        let args = [Arg::In(1), Arg::In(2), Arg::In(3), Arg::Out(0)];
+        let fit = |kernel: Kernel| self.0.fit(kernel.stream(Arg::In(0)).bind(args.clone()), &lines, io.inputs.len());
+        let shader = shader!("cross_entropy.wgsl");
+        let of_lines = lines::candidates(lines::kernels(shader, "slope").map(&fit), &lines, |kernel| kernel, caps);
+        let threads = io.elements() / if lines.vectors() { 4 } else { 1 };
+        let each = fit(Kernel::new(shader, "each")).set("LINES", lines.count).set("LENGTH", lines.length);
+        let each = Candidate::single("each", each.set("STEP", lines.step).grid(caps.fold(threads.div_ceil(64))));
+        // There are no sums over a line, so of its teams the preferred one is as good as all.
+        let mut all: Vec<Candidate> = of_lines.into_iter().take(1).collect();
+        all.insert(if caps.cpu { all.len() } else { 0 }, each);
+        all
     }
 
     fn epilogue(&self) -> bool {

@@ -1,6 +1,6 @@
-//! What ops over lines of neighbouring elements share: the shapes of their kernels (`shaders/lines.wgsl`).
+//! What ops over lines of elements share: the shapes of their kernels (`shaders/lines.wgsl`).
 
-use crate::graph::{Candidate, Caps, Kernel};
+use crate::graph::{Candidate, Caps, Kernel, Shader};
 
 /// f32 registers in which an invocation keeps what it has read of its line.
 const HELD: usize = 32;
@@ -8,10 +8,18 @@ const HELD: usize = 32;
 /// Elements that stay in a CPU's cache, roughly.
 const CACHED: usize = 1 << 16;
 
+/// The kernels of [`candidates`]: an invocation, a workgroup and a subgroup for each line, who do what this function of
+/// the shader says.
+pub(super) fn kernels(shader: Shader, of_line: &'static str) -> [Kernel; 3] {
+    ["serial", "grouped", "by_subgroup"].map(|entry| Kernel::new(shader, entry).choose("of_line", of_line))
+}
+
 /// `kernel` for lines that are no whole vec4s.
 pub(super) fn one_lane(kernel: Kernel) -> Kernel {
-    let kernel = kernel.set("LANES", 1u32).replace("Lanes", "alias Lanes = f32;");
+    let kernel = kernel.set("LANES", 1u32);
+    let kernel = kernel.replace("Lanes", "alias Lanes = f32;").replace("Words", "alias Words = u32;");
     let functions = [
+        ("places_of", "places_of_one"),
         ("epilogues", "epilogues_one"),
         ("first_of", "first_of_one"),
         ("total", "total_one"),
@@ -20,15 +28,14 @@ pub(super) fn one_lane(kernel: Kernel) -> Kernel {
     functions.into_iter().fold(kernel, |kernel, (all, one)| kernel.choose(all, one))
 }
 
-/// The kernels of [`candidates`]: an invocation, a workgroup and a subgroup for each line.
-pub(super) const ENTRIES: [&str; 3] = ["serial", "grouped", "by_subgroup"];
-
 /// What is computed line by line.
 pub(super) struct Lines {
     /// Their number.
     pub count: usize,
     /// Elements of each.
     pub length: usize,
+    /// Elements from one of a line to the next.
+    pub step: usize,
     /// Tensors of them that are read.
     pub tensors: usize,
     /// Lines that a subgroup takes, one after the other.
@@ -37,16 +44,23 @@ pub(super) struct Lines {
     pub block: usize,
 }
 
-/// The candidates from kernels with an invocation, a workgroup and a subgroup per line. `hold` makes a kernel keep what it
-/// reads in registers, where lines are short.
+impl Lines {
+    /// Whether a line is whole vec4s.
+    pub fn vectors(&self) -> bool {
+        self.step == 1 && self.length.is_multiple_of(4)
+    }
+}
+
+/// The candidates from [`kernels`]; where the elements of a line are apart, neighbouring lines go to neighbouring
+/// invocations. `hold` makes a kernel keep what it reads in registers, where lines are short.
 pub(super) fn candidates(
     [serial, grouped, by_subgroup]: [Kernel; 3],
     lines: &Lines,
     hold: impl Fn(Kernel) -> Kernel,
     caps: &Caps,
 ) -> Vec<Candidate> {
-    let &Lines { count: lines, length, tensors, taken, block } = lines;
-    let lanes = if length.is_multiple_of(4) { 4 } else { 1 };
+    let lanes = if lines.vectors() { 4 } else { 1 };
+    let &Lines { count: lines, length, step, tensors, taken, block } = lines;
     let steps = length / lanes;
     let width = width(steps, caps);
     let rounds = steps.div_ceil(width);
@@ -59,7 +73,10 @@ pub(super) fn candidates(
         true => (hold(fit(serial).set("HELD", steps)), 1),
         false => (fit(serial).set("HELD", whole).set("ROUNDS", steps / whole), steps / whole),
     };
-    let serial = in_an_invocation(serial, lines, caps).turns(3 * turns + 3);
+    let serial = in_an_invocation(serial.set("STEP", step), lines, caps).turns(3 * turns + 3);
+    if step > 1 {
+        return vec![serial];
+    }
     let grouped = fit(grouped).grid(caps.fold(lines));
     let (names, grouped) = match rounds * lanes * tensors <= HELD {
         true => (["held", "held_by_subgroups"], hold(grouped.set("HELD", rounds))),

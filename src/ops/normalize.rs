@@ -101,9 +101,9 @@ impl Lines {
     fn keep(&self, by_subgroup: Kernel, biased: bool) -> Kernel {
         let kernel = by_subgroup.choose("weights_at", "weights_at_from_registers");
         if biased {
-            kernel.choose("biases_at", "biases_at_from_registers").choose("hold_factors", "hold_weights_and_biases")
+            kernel.choose("biases_at", "biases_at_from_registers").choose("prepare", "hold_weights_and_biases")
         } else {
-            kernel.choose("hold_factors", "hold_weights")
+            kernel.choose("prepare", "hold_weights")
         }
     }
 
@@ -121,7 +121,7 @@ impl Lines {
         // Measured: several lines after one another take a quarter less time, of RMS norms without weights a tenth more.
         if caps.cpu && (self.centred || weighted) {
             taken = (lines / (32 * caps.threads.max(1))).clamp(1, 8);
-            kernels[2] = kernels[2].clone().set("TURNS", taken);
+            kernels[2] = kernels[2].clone().choose("of_lines", "of_lines_in_turns").set("TURNS", taken);
             // Loads from a cache cost as much as others.
             if weighted && self.groups == 1 && self.by_four() {
                 kernels[2] = self.keep(kernels[2].clone(), biased);
@@ -139,8 +139,8 @@ impl Lines {
             kernel.streamed.push(2);
             kernel.choose("grads_again", "grads_from_registers")
         };
-        let lines =
-            lines::Lines { count: lines, length: self.length, tensors, taken, block: if tensors == 1 { 8 } else { 1 } };
+        let block = if tensors == 1 { 8 } else { 1 };
+        let lines = lines::Lines { count: lines, length: self.length, step: 1, tensors, taken, block };
         lines::candidates(kernels, &lines, hold, caps)
     }
 
@@ -201,8 +201,8 @@ impl Op for Normalize {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernels = lines::ENTRIES.map(|entry| {
-            let kernel = Kernel::new(shader!("normalize.wgsl"), entry).bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]);
+        let kernels = lines::kernels(shader!("normalize.wgsl"), "normalize").map(|kernel| {
+            let kernel = kernel.bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]);
             let kernel = if self.weighted { self.lines.weighted(kernel, Arg::In(1)) } else { kernel };
             if self.biased { self.lines.biased(kernel, Arg::In(io.inputs.len() - 1)) } else { kernel }
         });
@@ -261,8 +261,7 @@ impl Op for Slope {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernels = ["serial_slope", "grouped_slope", "by_subgroup_slope"].map(|entry| {
-            let kernel = Kernel::new(shader!("normalize.wgsl"), entry);
+        let kernels = lines::kernels(shader!("normalize.wgsl"), "slope").map(|kernel| {
             let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::Out(0)]);
             if self.weighted { self.lines.weighted(kernel, Arg::In(3)) } else { kernel }
         });

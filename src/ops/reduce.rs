@@ -145,11 +145,7 @@ impl Reduce {
         }
         let steps = if length.is_multiple_of(4) { length / 4 } else { length };
         let width = lines::width(steps, caps);
-        let [by_group, by_subgroup] = match self.kind {
-            Kind::ArgMax | Kind::ArgMin => ["grouped_places", "places_by_subgroup"],
-            _ => ["grouped", "by_subgroup"],
-        };
-        let grouped = self.of_lines(by_group, [outputs, length], width, caps).grid(caps.fold(outputs));
+        let grouped = self.of_lines("grouped", [outputs, length], width, caps).grid(caps.fold(outputs));
         // Places look through their line twice where there is a NaN.
         let turns = |team: usize| 2 * steps.div_ceil(team).div_ceil(4) + 30;
         let mut grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, turns(width), caps);
@@ -157,7 +153,7 @@ impl Reduce {
         grouped.retain(|_| short(width));
         let subgroup = caps.subgroup.filter(|&size| size > 1 && short(size as usize));
         let alone = subgroup.map(|size| {
-            let kernel = self.of_lines(by_subgroup, [outputs, length], size as usize, caps);
+            let kernel = self.of_lines("by_subgroup", [outputs, length], size as usize, caps);
             let kernel = lines::in_a_subgroup(kernel, size, outputs, caps);
             Candidate::single("in_a_subgroup", kernel).turns(turns(size as usize))
         });
@@ -180,11 +176,12 @@ impl Reduce {
 
     /// A kernel of which `team` invocations share a line, with four loads under way for each of them.
     fn of_lines(&self, entry: &'static str, [outputs, length]: [usize; 2], team: usize, caps: &Caps) -> Kernel {
+        let places = matches!(self.kind, Kind::ArgMax | Kind::ArgMin);
         let mut kernel = Kernel::new(shader!("reduce_lines.wgsl"), entry);
+        kernel = kernel.choose("of_line", if places { "locate" } else { "reduce" });
         let vectors = length.is_multiple_of(4);
         if !vectors {
-            kernel = lines::one_lane(kernel).replace("Words", "alias Words = u32;");
-            kernel = kernel.choose("loudest_of", "loudest_of_one").choose("places_of", "places_of_one");
+            kernel = lines::one_lane(kernel).choose("loudest_of", "loudest_of_one");
         }
         let steps = if vectors { length / 4 } else { length };
         let (kernel, pieces) = in_pieces(kernel, "piece", "piece_of_two", steps, vectors && caps.wide);

@@ -1,7 +1,7 @@
 //! Softmax and its logarithm along one axis.
 
 use super::lines;
-use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Op, Tensor};
 use crate::shader;
 
 /// Loads of an invocation between two changes of its maximum.
@@ -41,22 +41,13 @@ impl Op for Softmax {
         let shape = &io.inputs[0].shape;
         let length = shape[self.axis];
         let inner: usize = shape[self.axis + 1..].iter().product();
-        let lines = io.elements() / length;
-        let kernel = |entry| {
-            let kernel = Kernel::new(shader!("softmax.wgsl"), entry).set("LOG", self.log);
-            kernel.bind([Arg::In(0), Arg::Out(0)])
-        };
-        if inner != 1 {
-            let kernel = lines::one_lane(kernel("strided")).set("LINES", lines).set("LENGTH", length);
-            let kernel = kernel.set("INNER", inner).grid(caps.fold(lines.div_ceil(64)));
-            return vec![Candidate::single("strided", kernel).turns(3 * length + 3)];
-        }
-        let kernels = lines::ENTRIES.map(|entry| match length.is_multiple_of(4) {
-            true => kernel(entry),
-            false => lines::one_lane(kernel(entry)),
+        let lines =
+            lines::Lines { count: io.elements() / length, length, step: inner, tensors: 1, taken: 1, block: BLOCK };
+        let kernels = lines::kernels(shader!("softmax.wgsl"), "softmax").map(|kernel| {
+            let kernel = kernel.set("LOG", self.log).bind([Arg::In(0), Arg::Out(0)]);
+            if lines.vectors() { kernel } else { lines::one_lane(kernel) }
         });
-        let hold = |kernel| lines::hold(kernel).choose("softmax", "softmax_in_registers");
-        let lines = lines::Lines { count: lines, length, tensors: 1, taken: 1, block: BLOCK };
+        let hold = |kernel| lines::hold(kernel).choose("of_line", "softmax_in_registers");
         lines::candidates(kernels, &lines, hold, caps)
     }
 

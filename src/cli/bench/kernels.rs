@@ -104,10 +104,22 @@ fn reductions() -> Vec<Case> {
         of("amax_rows_4096x1024", [4096, 1024], |x| x.amax(&[1], false)),
         of("argmax_rows_256x32000", [256, 32000], |x| x.argmax(&[1], false)),
         of("softmax_256x32000", [256, 32000], |x| x.softmax(1)),
+        losses("cross_entropy_256x32000", false),
+        losses("cross_entropy_256x32000_fb", true),
         of("log_softmax_16384x64", [16384, 64], |x| x.log_softmax(1)),
         case("avg_pool_2x2", |b| b.input([32, 32, 56, 56], 1, 2.0).avg_pool2d(&Window::new([2, 2]))),
         case("max_pool_3x3_s2", |b| b.input([8, 64, 112, 112], 1, 2.0).max_pool2d(&Window::new([3, 3]).stride([2, 2]))),
     ]
+}
+
+/// The loss of a language model, by itself or with its gradient.
+fn losses(name: &str, backward: bool) -> Case {
+    Case::new(name, move |b| {
+        let (x, labels) = (b.input([256, 32000], 1, 8.0), b.labels(256, 2, 32000));
+        let loss = x.cross_entropy(&labels);
+        if backward { b.gradient(&loss, &x) } else { b.forward(loss) }
+    })
+    .traffic(if backward { 3 } else { 1 } * 256 * 32000)
 }
 
 /// Normalization and attention, forward and backward.
