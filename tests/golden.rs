@@ -71,6 +71,36 @@ fn vulkan_through_textures_under_the_sanitizer() {
     check(" (vulkan, operands in textures, sanitizer)", "vulkan", options);
 }
 
+/// What a GPU is given.
+fn as_gpu(title: &str, options: Options) {
+    check(&format!(" (vulkan, kernels for GPUs{title})"), "vulkan", Options { as_gpu: true, ..options });
+}
+
+#[test]
+fn kernels_for_gpus() {
+    as_gpu("", Options::default());
+}
+
+#[test]
+fn kernels_for_gpus_with_webgpu_limits() {
+    as_gpu(", WebGPU's limits", Options { webgpu_limits: true, ..Options::default() });
+}
+
+#[test]
+fn second_kernels_for_gpus() {
+    as_gpu(", second ones", Options { candidate: Some(1), ..Options::default() });
+}
+
+#[test]
+fn third_kernels_for_gpus() {
+    as_gpu(", third ones", Options { candidate: Some(2), ..Options::default() });
+}
+
+#[test]
+fn fourth_kernels_for_gpus() {
+    as_gpu(", fourth ones", Options { candidate: Some(3), ..Options::default() });
+}
+
 #[test]
 fn gl() {
     check(" (gl)", "gl", Options::default());

@@ -32,6 +32,8 @@ pub struct Options {
     pub choices: Option<Choices>,
     /// Take the n-th candidate kernel of each op instead of the preferred one (for tests and benchmarks).
     pub candidate: Option<usize>,
+    /// Choose kernels and their shapes as for a GPU also where the adapter is a CPU (for tests of those kernels).
+    pub as_gpu: bool,
 }
 
 /// Every adapter present, the best first.
@@ -187,7 +189,7 @@ pub(super) fn caps(
     let limits = device.limits();
     let same = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
     let subgroups = device.features().contains(wgpu::Features::SUBGROUP) && same;
-    let cpu = info.device_type == wgpu::DeviceType::Cpu;
+    let cpu = info.device_type == wgpu::DeviceType::Cpu && !options.as_gpu;
     let mirrors = if options.mirrors.unwrap_or(cpu) { limits.max_storage_textures_per_shader_stage } else { 0 };
     Caps {
         storage_buffers: limits.max_storage_buffers_per_shader_stage.min(16) as usize,

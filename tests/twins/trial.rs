@@ -42,11 +42,15 @@ pub const EXACT: Bound = Bound::Values(0.0, 0.0);
 /// Set in the environment of a run within WebGPU's default limits.
 pub const WEBGPU_LIMITS: &str = "TWINS_WEBGPU_LIMITS";
 
+/// Set in the environment of a run of the kernels that a GPU would be given.
+pub const AS_GPU: &str = "TWINS_AS_GPU";
+
 /// The adapter with the n-th kernels; each test's thread has its own devices.
 pub fn gpu(candidate: usize) -> Gpu {
     static OPEN: Mutex<Option<HashMap<(ThreadId, usize), Gpu>>> = Mutex::new(None);
     let webgpu_limits = candidate == 9 || std::env::var_os(WEBGPU_LIMITS).is_some();
-    let options = || Options { webgpu_limits, candidate: Some(candidate % 9), ..Options::default() };
+    let as_gpu = std::env::var_os(AS_GPU).is_some();
+    let options = || Options { webgpu_limits, as_gpu, candidate: Some(candidate % 9), ..Options::default() };
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = open.get_or_insert_default().entry((current().id(), candidate));
     known.or_insert_with(|| Gpu::open(&options()).expect("an adapter")).clone()
