@@ -1,4 +1,4 @@
-// Convolution for CPU-like adapters. A lane owns CHANNELS output channels of PIXELS neighbours in a row, in registers;
+// Convolution for CPU-like adapters and, of few channels, for GPUs. A lane owns CHANNELS output channels of PIXELS neighbours in a row, in registers;
 // it loads a stretch of an input row once and uses it for every tap of the kernel's row, and the lanes share the loads
 // of the weights through a shuffle. The gradient of the input at stride 1 is the same with the weights transposed.
 // include: grid.wgsl
@@ -11,6 +11,7 @@ const W_IN = 1u;  // negative ones wrap around
 const W_Y = 1u;
 const W_X = 1u;
 const W_START = 0u;
+const WIDTH = 8u; // lanes of a workgroup
 const CHANNELS = 8u; // CHANNELS * PIXELS accumulators: above about 112, spills win
 const LANES = 8u; // 1 where there are no subgroups: every lane loads all weights itself
 const LOADS = (CHANNELS * KW + LANES - 1u) / LANES;
@@ -57,20 +58,20 @@ fn put_row_by_four(i: u32, ox: u32, sums: array<f32, PIXELS>) {
     }
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(WIDTH)
 fn rows(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tiles = BATCH * HO * TILES_X;
-    let tile_groups = (tiles + 7u) / 8u;
+    let tile_groups = (tiles + WIDTH - 1u) / WIDTH;
     let channel_blocks = (CO + CHANNELS - 1u) / CHANNELS;
     let id = group_index(group, groups);
     if (id >= tile_groups * channel_blocks * GROUPS) {
         return;
     }
-    let own = id % tile_groups * 8u + lane;
+    let own = id % tile_groups * WIDTH + lane;
     let tile = min(own, tiles - 1u);
     let co = id / tile_groups % channel_blocks * CHANNELS;
     let g = id / (tile_groups * channel_blocks);

@@ -1,4 +1,4 @@
-// The gradient of a convolution's weights for CPU-like adapters. A lane owns one row of the kernel for one input channel
+// The gradient of a convolution's weights for CPU-like adapters and, of few channels, for GPUs. A lane owns one row of the kernel for one input channel
 // and CHANNELS output channels, in registers; the lanes of a workgroup own neighbouring rows, and share the loads of the
 // output's gradient through a shuffle.
 // include: grid.wgsl
@@ -7,6 +7,8 @@
 
 const BATCH = 1u;
 const SPLITS = 1u; // the rows of all images are cut into this many parts
+const WIDTH = 8u; // lanes of a workgroup
+const TOGETHER = 1u; // groups of the convolution whose rows are counted through; 1 where lanes share loads
 const CHANNELS = 16u; // CHANNELS * KW accumulators
 const LANES = 8u; // 1 where there are no subgroups: every lane loads all gradients itself
 const LOADS = (CHANNELS * PIXELS + LANES - 1u) / LANES;
@@ -57,30 +59,33 @@ fn row_grads_by_four(row: u32, ox: u32, left: u32, lane: u32) -> array<f32, CHAN
     return grads;
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(WIDTH)
 fn weight_rows(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row_groups = (CI * KH + 7u) / 8u;
+    let rows = TOGETHER * CI * KH;
+    let row_groups = (rows + WIDTH - 1u) / WIDTH;
     let channel_blocks = (CO + CHANNELS - 1u) / CHANNELS;
     let id = group_index(group, groups);
-    if (id >= row_groups * channel_blocks * GROUPS * SPLITS) {
+    if (id >= row_groups * channel_blocks * (GROUPS / TOGETHER) * SPLITS) {
         return;
     }
-    let own = id % row_groups * 8u + lane;
-    let ky = own % KH;
-    let ci = min(own / KH, CI - 1u);
+    let own = id % row_groups * WIDTH + lane;
+    let row = min(own, rows - 1u);
+    let ky = row % KH;
+    let ci = row / KH % CI;
     let co = id / row_groups % channel_blocks * CHANNELS;
-    let g = id / (row_groups * channel_blocks) % GROUPS;
-    let split = id / (row_groups * channel_blocks * GROUPS);
+    let blocks = row_groups * channel_blocks;
+    let g = id / blocks % (GROUPS / TOGETHER) * TOGETHER + row / (CI * KH);
+    let split = id / (blocks * (GROUPS / TOGETHER));
 
     var sums: array<f32, CHANNELS * KW>;
     let run = (BATCH * HO + SPLITS - 1u) / SPLITS;
-    for (var row = split * run; row < min(split * run + run, BATCH * HO); row++) {
-        let image = row / HO;
-        let oy = row % HO;
+    for (var at = split * run; at < min(split * run + run, BATCH * HO); at++) {
+        let image = at / HO;
+        let oy = at % HO;
         let iy = oy * SH + ky * DH - PH; // wraps above H where it is outside
         let start = (((image * GROUPS + g) * CI + ci) * H + iy) * W;
         let dy_start = (((image * GROUPS + g) * CO + co) * HO + oy) * WO;
@@ -97,7 +102,7 @@ fn weight_rows(
             }
         }
     }
-    if (own >= CI * KH) {
+    if (own >= rows) {
         return;
     }
     // A loop at run time: a driver may take milliseconds to compile each store, and this has one row of them.

@@ -1,5 +1,6 @@
 // Moving elements: concatenation, padding, and selection by index.
 // include: grid.wgsl
+// include: math.wgsl
 
 alias Element = f32; // as many neighbours as move together
 
@@ -27,11 +28,6 @@ fn source_of(i: u32) -> u32 {
 
 fn fill() -> Element {
     return Element();
-}
-
-fn not_a_number() -> f32 {
-    var bits = 0x7fc00000u;
-    return bitcast<f32>(bits);
 }
 
 // Writes x into a part of y.

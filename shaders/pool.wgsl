@@ -57,7 +57,7 @@ fn max_forward(
     let ox = i % WO;
     let oy = (i / WO) % HO;
     let plane = i / (WO * HO) * (H * W);
-    var best = -3.4028234663852886e38;
+    var best = -infinity(); // of a window without an element
     var at = 0xffffffffu;
     for (var ky = 0u; ky < KH; ky++) {
         let iy = oy * SH + ky * DH - PH; // wraps above H where it is outside
@@ -177,7 +177,7 @@ fn max_forward_by_run(
     let left = i % WO * SW - PW - BEFORE;
     let plane = i / (WO * HO) * (H * W);
     for (var n = 0u; n < RUN; n++) { // unroll
-        best[n] = -3.4028234663852886e38;
+        best[n] = -infinity();
         at[n] = 0xffffffffu;
     }
     for (var ky = 0u; ky < KH; ky++) { // unroll
@@ -369,7 +369,12 @@ fn take(
 ) {
     let i = group_index(group, groups) * 64u + lane;
     if (i < COUNT) {
-        dx[i] = epilogue(x[i / (WO * HO) * (H * W) + chosen[i]], i);
+        // A window may have no element.
+        var v = 0.0;
+        if (chosen[i] < H * W) {
+            v = x[i / (WO * HO) * (H * W) + chosen[i]];
+        }
+        dx[i] = epilogue(v, i);
     }
 }
 

@@ -31,7 +31,7 @@ fn length_of(n: u32) -> u32 {
 @group(0) @binding(LENGTHS) var<storage, read> lengths: array<u32>; // [BATCH]
 
 fn length_given(n: u32) -> u32 {
-    return lengths[n];
+    return min(lengths[n], STEPS);
 }
 
 // The state before the first step; the second plane is c.

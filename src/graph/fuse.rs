@@ -161,8 +161,10 @@ impl<'a> Fuser<'a> {
         op.view(&self.nodes[input.node].outputs[input.output])
     }
 
-    /// The literal that a node stands for: the same everywhere. A node whose operands are all literals (through reshapes and rearrangements) is one, too.
+    /// The literal that a node stands for: the same everywhere. A node whose operands are all literals (through reshapes and
+    /// rearrangements) is one, too, unless its text becomes long.
     fn literal(&self, node: usize) -> Option<String> {
+        const LONG: usize = 200;
         let mut expr = self.nodes[node].op()?.pointwise()?.0;
         if expr.contains("{i}") {
             return None;
@@ -172,9 +174,14 @@ impl<'a> Fuser<'a> {
             while self.view(value.node).is_some() {
                 value = self.resolve(self.nodes[value.node].inputs[0]);
             }
-            expr = expr.replace(&format!("{{{n}}}"), &self.literal(value.node)?);
+            let mut operand = self.literal(value.node)?;
+            // A compiler may refuse what it finds to be infinite or NaN.
+            if self.nodes[value.node].inputs.is_empty() && self.nodes[value.node].outputs[0].dtype == DType::F32 {
+                operand = format!("opaque({operand})");
+            }
+            expr = expr.replace(&format!("{{{n}}}"), &operand);
         }
-        Some(expr)
+        (expr.len() <= LONG).then_some(expr)
     }
 
     /// The value whose memory holds `value`: through reshapes.

@@ -97,14 +97,23 @@ impl fmt::Display for Const {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Const::U32(value) => write!(f, "{value}u"),
-            Const::F32(value) => write!(f, "{}", float(*value)),
+            Const::F32(value) if value.is_finite() => write!(f, "{value:?}f"),
+            // WGSL has no constant for infinities and NaN; naga takes this one.
+            Const::F32(value) => write!(f, "bitcast<f32>({}u)", value.to_bits()),
         }
     }
 }
 
-/// A WGSL literal that is exactly `value`; WGSL has no literal for infinities or NaN, so they become bit casts.
+/// A WGSL expression that is exactly `value`, to be put into any other; infinities and NaN, for which WGSL has no literals,
+/// are functions of `math.wgsl`.
 pub fn float(value: f32) -> String {
-    if value.is_finite() { format!("{value:?}f") } else { format!("bitcast<f32>({}u)", value.to_bits()) }
+    let sign = if value.is_sign_negative() { "-" } else { "" };
+    match value {
+        _ if value.is_nan() => "nan()".into(),
+        _ if value.is_infinite() => format!("({sign}infinity())"),
+        _ if value.is_sign_negative() => format!("({value:?}f)"),
+        _ => format!("{value:?}f"),
+    }
 }
 
 /// One dispatch: an entry point with its constants fixed, over a grid, with its bindings in order.

@@ -182,7 +182,8 @@ impl Tensor {
     /// `softmax(q k' scale + mask) v` for queries (`self`) [..., M, D], keys [..., N, D] and values [..., N, E], whose
     /// leading axes are alike -> [..., M, E] (Vaswani et al., 2017). A query that sees no key gets zeros.
     ///
-    /// Where D and E are multiples of 4 up to 128, no score is stored; the gradient computes them again.
+    /// Where D and E are multiples of 4 up to 128, no score is stored; the gradient computes all of them again and stores
+    /// them, [..., M, N], while it needs them.
     ///
     /// ```
     /// use shadegrad::{Graph, ops::Attention};

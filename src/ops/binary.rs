@@ -147,7 +147,8 @@ impl Tensor {
     pub fn pow(&self, other: &Tensor) -> Tensor {
         self.elementwise("pow", "pow_({0}, {1})", other, |n| {
             let (a, b) = (n.x(0), n.x(1));
-            let da = n.dy() * (b * a.pow(&(b - 1.0)));
+            // Of x^0 the gradient is 0, also where x is 0 and x^-1 infinite.
+            let da = n.dy() * (b * a.pow(&(b - 1.0 + b.eq(&b.zeros_like()))));
             let db = n.dy() * (&n.outputs[0] * a.maximum(&a.full_like(f32::MIN_POSITIVE)).log());
             vec![Some(da), Some(db)]
         })

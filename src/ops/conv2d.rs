@@ -245,17 +245,28 @@ impl Conv2d {
         winograd::candidate(tile, &d, &weights, |kernel| self.set(kernel, &d, padding), bias, caps)
     }
 
-    /// The register-blocked kernel for CPU-like adapters, forward or (at stride 1) for the input's gradient.
+    /// Whether there are so few output channels, or of a gradient input channels, that most of a tile would be idle.
+    fn is_few(&self, d: &Dims) -> bool {
+        8 >= if self.kind == Kind::InputGrad { d.ci } else { d.co }
+    }
+
+    /// The register-blocked kernel for CPU-like adapters and few channels, forward or (at stride 1) for the input's
+    /// gradient.
     fn rows(&self, d: &Dims, bias: bool, caps: &Caps) -> Option<Candidate> {
         let (d, padding, weights) = self.forwards(d)?;
-        let lanes = gemm::lanes(caps);
-        let (channels, pixels) = self.block(&d, padding[1], lanes)?;
-        let tiles = (d.batch * d.out[0] * d.out[1].div_ceil(pixels)).div_ceil(8);
+        let [width, lanes] = workgroup(caps);
+        let (channels, pixels) =
+            if caps.cpu { self.block(&d, padding[1], lanes)? } else { (d.co.next_power_of_two().min(4), 4) };
+        if self.span(&d, pixels) > 64 {
+            return None;
+        }
+        let tiles = (d.batch * d.out[0] * d.out[1].div_ceil(pixels)).div_ceil(width);
         let mut kernel = weights
             .set(self.set(Kernel::new(shader!("conv2d_rows.wgsl"), "rows"), &d, padding))
             .set("BATCH", d.batch)
             .set("CHANNELS", channels)
             .set("PIXELS", pixels)
+            .set("WIDTH", width)
             .set("LANES", lanes)
             .bind([Arg::In(0), Arg::In(1), Arg::Out(0)])
             .grid(caps.fold(tiles * d.co.div_ceil(channels) * d.groups));
@@ -306,12 +317,11 @@ impl Conv2d {
 
     /// Channels and pixels per lane: the block with the least work for each useful product, within the registers.
     fn block(&self, d: &Dims, padding: isize, lanes: usize) -> Option<(usize, usize)> {
-        let (kw, stride, dilation) = (d.kernel[1], self.options.stride[1], self.options.dilation[1]);
-        let (co, width) = (d.co, d.out[1]);
+        let (kw, co, width) = (d.kernel[1], d.co, d.out[1]);
         let mut best: Option<(f64, (usize, usize))> = None;
         for channels in [1, 2, 4, 8, 12, 16].into_iter().filter(|c| *c <= most_channels(d)) {
             for pixels in [1, 2, 4, 7, 8, 12, 14, 16, 28] {
-                let span = (pixels - 1) * stride + (kw - 1) * dilation + 1;
+                let span = self.span(d, pixels);
                 let products = channels * pixels * kw;
                 if channels * pixels > 112 || products > 1200 || span > 64 {
                     continue;
@@ -335,25 +345,34 @@ impl Conv2d {
         best.map(|(_, block)| block)
     }
 
+    /// Input pixels of a row that as many neighbouring results need.
+    fn span(&self, d: &Dims, pixels: usize) -> usize {
+        (pixels - 1) * self.options.stride[1] + (d.kernel[1] - 1) * self.options.dilation[1] + 1
+    }
+
     /// Where a row of pixels begins in its first vec4, if rows are loaded in whole vec4s.
     fn quads(&self, width: usize, pixels: usize, padding: isize) -> Option<usize> {
         let whole = width.is_multiple_of(4) && pixels.is_multiple_of(4) && self.options.stride[1] == 1;
         whole.then(|| (-padding).rem_euclid(4) as usize)
     }
 
-    /// The register-blocked kernel for CPU-like adapters, for the weights' gradient.
+    /// The register-blocked kernel for CPU-like adapters and few channels, for the weights' gradient.
     fn weight_rows(&self, d: &Dims, caps: &Caps) -> Option<Candidate> {
         let [kh, kw] = d.kernel;
-        let lanes = gemm::lanes(caps);
+        let [width, lanes] = workgroup(caps);
         // With more the code outgrows a CPU's cache of decoded instructions.
         let pixels = 4.min(d.out[1].max(1));
-        let fits = |c: &usize| c * kw <= 96 && *c <= 2 * most_channels(d) && *c < 2 * d.co;
+        let most = if caps.cpu { 96 } else { 32 };
+        let fits = |c: &usize| c * kw <= most && *c <= 2 * most_channels(d) && *c < 2 * d.co;
         let channels = [16, 8, 4, 2, 1].into_iter().find(|c| *c == 1 || fits(c))?;
-        if channels * kw > 96 || pixels * self.options.stride[1] + kw * self.options.dilation[1] > 64 {
+        if channels * kw > most || pixels * self.options.stride[1] + kw * self.options.dilation[1] > 64 {
             return None;
         }
-        let groups = (d.ci * kh).div_ceil(8) * d.co.div_ceil(channels) * d.groups;
-        let splits = if groups >= 16 { 1 } else { (16 / groups).clamp(1, d.batch * d.out[0]) };
+        // Lanes that share loads are of one group.
+        let together = if caps.cpu { 1 } else { d.groups };
+        let groups = (together * d.ci * kh).div_ceil(width) * d.co.div_ceil(channels) * (d.groups / together);
+        let wanted = if caps.cpu { 16 } else { 1024 };
+        let splits = (wanted / groups.max(1)).clamp(1, (d.batch * d.out[0]).max(1));
         // Turns for each row of pixels, and rows that an invocation may go through.
         let most = caps.turns.saturating_sub(channels + 1) / (d.out[1].div_ceil(pixels) + 2);
         let splits = splits.max((d.batch * d.out[0]).div_ceil(most.max(1)));
@@ -363,6 +382,8 @@ impl Conv2d {
             .set("BATCH", d.batch)
             .set("CHANNELS", channels)
             .set("PIXELS", pixels)
+            .set("WIDTH", width)
+            .set("TOGETHER", together)
             .set("LANES", lanes)
             .bind([Arg::In(0), Arg::In(1)]);
         if let Some(offset) = self.quads(d.image[1], pixels, self.before()[1]) {
@@ -377,6 +398,11 @@ impl Conv2d {
         let count = d.groups * d.co * d.ci * kh * kw;
         Some(gemm::split("rows", kernel, groups, splits, count, &[], caps))
     }
+}
+
+/// Lanes of a workgroup of the register-blocked kernels, and those of them that share loads.
+fn workgroup(caps: &Caps) -> [usize; 2] {
+    if caps.cpu { [8, gemm::lanes(caps)] } else { [64, 1] }
 }
 
 fn with_bias(kernel: Kernel) -> Kernel {
@@ -437,7 +463,7 @@ impl Op for Conv2d {
         let bias = io.inputs.len() > 2;
         let products = self.gemm(&d, bias, caps);
         if self.kind == Kind::InputGrad && self.options.stride != [1, 1] {
-            let spread = self.spread_rows(&d, caps).filter(|_| caps.cpu);
+            let spread = self.spread_rows(&d, caps).filter(|_| caps.cpu || self.is_few(&d));
             // Of a 1x1 kernel, the product is at most one fourth of zeros.
             return if d.kernel == [1, 1] {
                 products.into_iter().chain(spread).collect()
@@ -449,7 +475,7 @@ impl Op for Conv2d {
             Kind::WeightGrad => self.weight_rows(&d, caps),
             _ => self.rows(&d, bias, caps),
         };
-        let rows = rows.filter(|_| caps.cpu);
+        let rows = rows.filter(|_| caps.cpu || self.is_few(&d));
         // A 1x1 kernel has no use for a pixel's neighbours; without loads of vec4s, products of many channels are faster.
         let singles = self.quads(d.image[1], 4, self.before()[1]).is_none() && d.ci * d.co >= 1 << 13;
         if self.kind == Kind::WeightGrad && d.kernel == [1, 1] && singles {
@@ -459,7 +485,7 @@ impl Op for Conv2d {
         let transforms_pay = winograd::cost(tiles[0], &d) < 0.95;
         let tiles = tiles.into_iter().filter_map(|tile| self.winograd(tile, &d, bias, caps));
         if !caps.cpu {
-            products.into_iter().chain(tiles).collect()
+            rows.into_iter().chain(products).chain(tiles).collect()
         } else if transforms_pay {
             tiles.chain(rows).chain(products).collect()
         } else {

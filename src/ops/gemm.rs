@@ -210,9 +210,15 @@ pub(crate) fn dense(e: Extents, args: [Arg; 3], caps: &Caps) -> Option<Kernel> {
         kernel.set("B_N", 1usize).set("A_ALONG_K", 1usize).set("B_ALONG_K", 0usize)
     };
     let operands = [Arg::In(0), Arg::In(1)];
-    let candidates =
-        if caps.cpu { vec![quads(make("quads"), e, &[], caps)] } else { candidates(make, e, &operands, &[], caps) };
-    let mut kernel = candidates.into_iter().find(|c| c.kernels.len() == 1)?.kernels.pop()?;
+    let mut candidate = if caps.cpu {
+        quads(make("quads"), e, &[], caps)
+    } else {
+        let shape = if LARGE_TILE.count(e) >= 128 { LARGE_TILE } else { SMALL_TILE };
+        let splits = e.k.div_ceil(caps.turns / 2);
+        let kernel = shape.set(e.set(make("tile"))).bind(operands);
+        split(shape.name, kernel, shape.count(e), splits, e.count(), &[], caps)
+    };
+    let mut kernel = if candidate.kernels.len() == 1 { candidate.kernels.pop()? } else { return None };
     kernel.args = args.to_vec();
     Some(kernel)
 }

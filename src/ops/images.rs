@@ -60,6 +60,7 @@ impl Op for Batch {
         let [c, h, w] = self.rule.shape;
         let kernel = Kernel::new(shader!("images.wgsl"), "batch")
             .set("COUNT", io.elements())
+            .set("IMAGES", images(&self.rule, &io.inputs[0]))
             .set("C", c)
             .set("H", h)
             .set("W", w)
@@ -74,14 +75,18 @@ impl Op for Batch {
     }
 }
 
+/// How many images lie in these words.
+fn images(rule: &ImageBatch, words: &Desc) -> usize {
+    words.elements() * 4 / Shape::from(rule.shape).elements().max(1)
+}
+
 impl Tensor {
     /// A batch f32 [B, C, H, W] of the images that `indices` (u32 `[B]`) name, from bytes `[N, C, H, W]` packed four to a
-    /// u32 word, lowest byte first.
+    /// u32 word, lowest byte first. An index that was computed on the device and names none gives NaN.
     #[track_caller]
     pub fn image_batch(&self, indices: &Tensor, rule: &ImageBatch) -> Tensor {
         let g = self.graph();
-        let size = Shape::from(rule.shape).elements();
-        g.bound(indices, 0..(self.elements() * 4 / size.max(1)) as u32, &[]);
+        g.bound(indices, 0..images(rule, self.desc()) as u32, &[]);
         let salt = if rule.shift > 0 || rule.mirror { g.salt() } else { 0 };
         let random = if salt > 0 { g.random() } else { g.constant_u32([2], &[0, 0]) };
         g.push1(Batch { rule: rule.clone(), salt }, &[self, indices, &random])

@@ -174,8 +174,8 @@ impl Op for Matmul {
                 .set("B_ALONG_K", b.columns != 1)
                 .replace("a_batch", a.begin("a_batch"))
                 .replace("b_batch", b.begin("b_batch"));
-            let halves = |kernel: Kernel, n: usize, [at, half_at, four, four_halves]: [&'static str; 4]| match io.inputs
-                [n]
+            let halves = |kernel: Kernel, operand: usize, [at, half_at, four, four_halves]: [&'static str; 4]| match io
+                .inputs[operand]
                 .dtype
             {
                 DType::F16 => kernel.choose(at, half_at).choose(four, four_halves),
@@ -193,7 +193,9 @@ impl Op for Matmul {
         let whole = whole && a.in_quads() && b.in_quads();
         // B consists of whole pairs of vec4s.
         let pairs = io.inputs[1].dtype == DType::F32 && b.rows % 8 == 0 && b.batches.keeps_parts(8);
-        let few = (whole && m <= FEW && n > 0 && a.columns == 1)
+        // `columns` stores vec4s, `dots` single elements.
+        let few_whole = whole || (b.columns != 1 && k.is_multiple_of(4) && k > 0 && a.in_quads() && b.in_quads());
+        let few = (few_whole && m <= FEW && n > 0 && a.columns == 1)
             .then(|| gemm::few(make, extents, b.columns != 1, pairs, behind, caps));
         let quads = (caps.cpu && whole).then(|| {
             let mut kernel = make("quads");

@@ -231,7 +231,7 @@ impl Op for Gather {
             .set("TAKEN", taken)
             .set("WHOLE", self.whole);
         if dtype == DType::F32 {
-            one = filled(one, together, "not_a_number()");
+            one = filled(one, together, "nan()");
         }
         let turns = if self.back.is_some() { along + 1 } else { 0 };
         let one = if self.back.is_some() { one.bind([Arg::In(0)]) } else { one.stream(Arg::In(0)) };

@@ -145,25 +145,26 @@ impl Reduce {
         }
         let steps = if length.is_multiple_of(4) { length / 4 } else { length };
         let width = lines::width(steps, caps);
-        let grouped = self.of_lines("grouped", [outputs, length], width, caps).grid(caps.fold(outputs));
         // Places look through their line twice where there is a NaN.
         let turns = |team: usize| 2 * steps.div_ceil(team).div_ceil(4) + 30;
-        let mut grouped = lines::teams(["grouped", "grouped_by_subgroups"], grouped, width, turns(width), caps);
         let short = |team: usize| self.kind != Kind::Sum || steps.div_ceil(team) <= RUN;
-        grouped.retain(|_| short(width));
+        let args = [Arg::In(0), Arg::Out(0)];
+        let grouped = if short(width) { self.grouped([outputs, length], args.clone(), caps) } else { Vec::new() };
         let subgroup = caps.subgroup.filter(|&size| size > 1 && short(size as usize));
         let alone = subgroup.map(|size| {
-            let kernel = self.of_lines("by_subgroup", [outputs, length], size as usize, caps);
+            let kernel = self.of_lines("by_subgroup", [outputs, length], size as usize, args, caps);
             let kernel = lines::in_a_subgroup(kernel, size, outputs, caps);
             Candidate::single("in_a_subgroup", kernel).turns(turns(size as usize))
         });
-        let (staged, alone) = (vec![staged], alone.into_iter().collect::<Vec<_>>());
+        let places = matches!(self.kind, Kind::ArgMax | Kind::ArgMin);
+        let few_long = !caps.cpu && outputs * width < 16_384 && steps > 8 * width;
+        let in_parts = if few_long && !places { self.in_parts([outputs, length], caps) } else { None };
+        let (staged, alone) = (vec![in_parts.unwrap_or(staged)], alone.into_iter().collect::<Vec<_>>());
         let order = if caps.cpu {
             // Sums of teams cost more than those of single invocations: lines must be long enough to repay them.
             let long = outputs >= 16 * caps.threads && steps >= 64;
             if long { [alone, staged, grouped] } else { [staged, alone, grouped] }
-        } else if outputs * width < 16_384 && steps > 8 * width {
-            // Few long lines are cut into parts.
+        } else if few_long && !places {
             [staged, grouped, alone]
         } else if outputs >= 4096 || steps <= 128 {
             // As many lines as a large GPU has subgroups under way, or short ones.
@@ -174,8 +175,39 @@ impl Reduce {
         order.concat()
     }
 
+    /// A workgroup for each line; without and with subgroups, the preferred one first.
+    fn grouped(&self, [outputs, length]: [usize; 2], args: [Arg; 2], caps: &Caps) -> Vec<Candidate> {
+        let steps = if length.is_multiple_of(4) { length / 4 } else { length };
+        let width = lines::width(steps, caps);
+        let kernel = self.of_lines("grouped", [outputs, length], width, args, caps).grid(caps.fold(outputs));
+        // Places look through their line twice where there is a NaN.
+        let turns = 2 * steps.div_ceil(width).div_ceil(4) + 30;
+        lines::teams(["grouped", "grouped_by_subgroups"], kernel, width, turns, caps)
+    }
+
+    /// Few long lines in parts that are enough for a large GPU, each the work of a workgroup, and then the parts together.
+    fn in_parts(&self, [outputs, length]: [usize; 2], caps: &Caps) -> Option<Candidate> {
+        // A workgroup of 256 is to have four loads for each of its invocations.
+        let most = (length / 4096).min(1024.max(outputs) / outputs);
+        let parts = (2..=most).rev().find(|parts| length.is_multiple_of(4 * parts))?;
+        if (length / parts).div_ceil(4 * 256) > RUN {
+            return None;
+        }
+        let stage = |dims, args| self.grouped(dims, args, caps).into_iter().next()?.kernels.pop();
+        let first = stage([outputs * parts, length / parts], [Arg::In(0), Arg::ScratchOut(0)])?;
+        let last = stage([outputs, parts], [Arg::ScratchIn(0), Arg::Out(0)])?;
+        Some(Candidate::new("in_parts", vec![first, last], vec![outputs * parts * 4]))
+    }
+
     /// A kernel of which `team` invocations share a line, with four loads under way for each of them.
-    fn of_lines(&self, entry: &'static str, [outputs, length]: [usize; 2], team: usize, caps: &Caps) -> Kernel {
+    fn of_lines(
+        &self,
+        entry: &'static str,
+        [outputs, length]: [usize; 2],
+        team: usize,
+        [from, to]: [Arg; 2],
+        caps: &Caps,
+    ) -> Kernel {
         let places = matches!(self.kind, Kind::ArgMax | Kind::ArgMin);
         let mut kernel = Kernel::new(shader!("reduce_lines.wgsl"), entry);
         kernel = kernel.choose("of_line", if places { "locate" } else { "reduce" });
@@ -188,7 +220,7 @@ impl Reduce {
         let loads = pieces.div_ceil(team);
         let kernel = kernel.set("KIND", self.code()).set("LINES", outputs).set("LENGTH", length);
         let kernel = kernel.set("HELD", loads.min(4)).set("ROUNDS", loads.div_ceil(4));
-        kernel.stream(Arg::In(0)).bind([Arg::Out(0)])
+        kernel.stream(from).bind([to])
     }
 }
 
@@ -434,19 +466,19 @@ impl Tensor {
         centred.square().sum(dims, keepdim) * (1.0 / (self.length(dims) - correction))
     }
 
-    /// Standard deviation along `dims`: the root of [`Tensor::var`].
+    /// Standard deviation along `dims`: the root of [`Tensor::var`]. Where it is 0, so is its gradient.
     #[track_caller]
     pub fn std(&self, dims: &[isize], correction: f32, keepdim: bool) -> Tensor {
-        self.var(dims, correction, keepdim).sqrt()
+        self.var(dims, correction, keepdim).root()
     }
 
-    /// Euclidean norm along `dims`.
+    /// Euclidean norm along `dims`. Where it is 0, so is its gradient.
     #[track_caller]
     pub fn norm(&self, dims: &[isize], keepdim: bool) -> Tensor {
         if let Some(poison) = self.no_axes("norm", dims) {
             return poison;
         }
-        self.square().sum(dims, keepdim).sqrt()
+        self.square().sum(dims, keepdim).root()
     }
 
     /// Running sums along `dim`.

@@ -87,7 +87,7 @@ impl Tensor {
         (-self).softmax(dim)
     }
 
-    /// `log(sum(exp(x)))` along `dim`, computed without overflow.
+    /// `log(sum(exp(x)))` along `dim`, computed without overflow; -inf of nothing but -inf.
     #[track_caller]
     pub fn logsumexp(&self, dim: isize, keepdim: bool) -> Tensor {
         let empty = self.desc().shape.axis(dim).is_ok_and(|axis| self.shape()[axis] == 0);
@@ -97,9 +97,9 @@ impl Tensor {
         if empty {
             return self.graph().poison("logsumexp", format!("{} has no elements along dim {dim}", self.desc()));
         }
-        // The shift cancels, so no gradient flows through it.
+        // The shift cancels, so no gradient flows through it. Where the largest is infinite, it is the result.
         let most = self.amax(&[dim], true).detach();
-        let total = (self - &most).exp().sum(&[dim], true).log() + most;
+        let total = (self - most.finite_or_zero()).exp().sum(&[dim], true).log() + most;
         if keepdim { total } else { total.squeeze(dim) }
     }
 }

@@ -299,6 +299,23 @@ impl Tensor {
         self.unary("sqrt", "sqrt({0})", &[], |n, _| Some(n.dy() * 0.5 / &n.outputs[0]))
     }
 
+    /// The square root of a sum of squares, whose gradient at 0 is 0, as PyTorch has it for norms.
+    #[track_caller]
+    pub(super) fn root(&self) -> Tensor {
+        self.unary("sqrt", "sqrt({0})", &[], |n, _| Some(n.dy() * n.outputs[0].half_reciprocal()))
+    }
+
+    /// `0.5 / x`, but 0 at 0.
+    fn half_reciprocal(&self) -> Tensor {
+        let expr = "select(0.5 / {0}, 0.0, {0} == 0.0)";
+        self.unary("half_reciprocal", expr, &[], |n, _| Some(n.dy() * (n.outputs[0].square() * -2.0)))
+    }
+
+    /// `x` where it is finite, else 0; no gradient flows.
+    pub(super) fn finite_or_zero(&self) -> Tensor {
+        self.unary("finite_or_zero", "select(0.0, {0}, abs({0}) <= 3.4028234663852886e38f)", &[], flat)
+    }
+
     /// `1 / sqrt(x)`.
     #[track_caller]
     pub fn rsqrt(&self) -> Tensor {
@@ -321,7 +338,8 @@ impl Tensor {
     #[track_caller]
     pub fn pow_scalar(&self, exponent: f32) -> Tensor {
         self.unary("pow_scalar", "pow_({0}, {a})", &[exponent], |n, args| {
-            Some(n.dy() * (n.x(0).pow_scalar(args[0] - 1.0) * args[0]))
+            // Where x is 0, x^-1 is infinite.
+            (args[0] != 0.0).then(|| n.dy() * (n.x(0).pow_scalar(args[0] - 1.0) * args[0]))
         })
     }
 
