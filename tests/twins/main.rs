@@ -6,6 +6,7 @@ mod support;
 
 mod attention;
 mod elementwise;
+mod ends;
 mod fusion;
 mod halves;
 mod large;
@@ -18,8 +19,8 @@ mod second;
 mod trial;
 mod windows;
 
-/// All of it once more in a process of its own, on another adapter or within WebGPU's default limits.
-fn elsewhere(adapter: &str, webgpu_limits: bool) {
+/// All of it once more in a process of its own, on another adapter, or with this set in its environment.
+fn elsewhere(adapter: &str, set: Option<&str>) {
     let present = shadegrad::gpu::adapters().iter().any(|a| a.get_info().backend.to_string() == adapter);
     if !present {
         println!("NOT RUN: there is no {adapter} adapter here");
@@ -30,9 +31,7 @@ fn elsewhere(adapter: &str, webgpu_limits: bool) {
     child
         .args(["--skip", "elsewhere_", "--skip", "large_recurrent", "--skip", "long_loops"])
         .env("SHADEGRAD_ADAPTER", adapter);
-    if webgpu_limits {
-        child.env(trial::WEBGPU_LIMITS, "1");
-    }
+    child.envs(set.map(|name| (name, "1")));
     let output = child.output().expect("a process");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && told.contains(" passed; 0 failed") && !told.contains(" 0 passed"), "{told}");
@@ -40,15 +39,20 @@ fn elsewhere(adapter: &str, webgpu_limits: bool) {
 
 #[test]
 fn elsewhere_gl() {
-    elsewhere("gl", false);
+    elsewhere("gl", None);
 }
 
 #[test]
 fn elsewhere_gl_with_webgpu_limits() {
-    elsewhere("gl", true);
+    elsewhere("gl", Some(trial::WEBGPU_LIMITS));
 }
 
 #[test]
 fn elsewhere_vulkan_with_webgpu_limits() {
-    elsewhere("vulkan", true);
+    elsewhere("vulkan", Some(trial::WEBGPU_LIMITS));
+}
+
+#[test]
+fn elsewhere_with_kernels_for_gpus() {
+    elsewhere("vulkan", Some(trial::AS_GPU));
 }
