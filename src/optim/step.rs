@@ -14,8 +14,8 @@ const CHUNK: usize = 1024;
 /// and packed gradients do anyway.
 const LANES: usize = 4;
 
-/// Elements that one invocation of the norm's first stage adds.
-const NORM_CHUNK: usize = 256;
+/// Elements that one workgroup of the norm's first stage adds, 256 for each invocation.
+const NORM_CHUNK: usize = 1 << 14;
 
 /// Elements of packed gradients that one dispatch can bind on every device, 128 MiB.
 const MOST: usize = 32 << 20;
@@ -144,16 +144,20 @@ impl Op for Norm {
             }
         }
         let chunks = table.len() / 2;
-        let parts = chunks.clamp(1, 64);
-        let kernel = |entry| Kernel::new(shader!("norm.wgsl"), entry).set("CHUNKS", chunks).set("PARTS", parts);
+        // Whole workgroups, of 16 sums and more for each invocation where there are as many.
+        let parts = 64 * (chunks / 16).clamp(1, 16);
+        let kernel = |entry| {
+            let kernel = Kernel::new(shader!("norm.wgsl"), entry).set("CHUNKS", chunks).set("PARTS", parts);
+            kernel.set("WIDTH", 64u32)
+        };
         let kernels = vec![
             kernel("chunk_squares")
                 .bind([Arg::Pack, Arg::Table(table.into()), Arg::ScratchOut(0)])
-                .grid(caps.fold(chunks.div_ceil(64))),
-            kernel("gather_parts").bind([Arg::ScratchIn(0), Arg::ScratchOut(1)]),
+                .grid(caps.fold(chunks)),
+            kernel("gather_parts").bind([Arg::ScratchIn(0), Arg::ScratchOut(1)]).grid([parts as u32 / 64, 1, 1]),
             kernel("root").bind([Arg::ScratchIn(1), Arg::Out(0)]),
         ];
-        vec![Candidate::new("staged", kernels, vec![chunks * 4, parts * 4])]
+        vec![Candidate::new("staged", kernels, vec![chunks * 64 * 4, parts * 4])]
     }
 }
 
