@@ -1,6 +1,7 @@
-// Convolution for CPU-like adapters and, of few channels, for GPUs. A lane owns CHANNELS output channels of PIXELS neighbours in a row, in registers;
-// it loads a stretch of an input row once and uses it for every tap of the kernel's row, and the lanes share the loads
-// of the weights through a shuffle. The gradient of the input at stride 1 is the same with the weights transposed.
+// Convolution for CPU-like adapters and, of few channels, for GPUs. A lane owns CHANNELS output channels of PIXELS
+// neighbours in a row, in registers; it loads a stretch of an input row once and uses it for every tap of the kernel's
+// row, and the lanes share the loads of the weights through a shuffle. The gradient of the input at stride 1 is the same
+// with the weights transposed.
 // include: grid.wgsl
 // include: conv2d.wgsl
 // include: conv2d_pixels.wgsl

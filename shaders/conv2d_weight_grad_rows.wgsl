@@ -1,6 +1,6 @@
-// The gradient of a convolution's weights for CPU-like adapters and, of few channels, for GPUs. A lane owns one row of the kernel for one input channel
-// and CHANNELS output channels, in registers; the lanes of a workgroup own neighbouring rows, and share the loads of the
-// output's gradient through a shuffle.
+// The gradient of a convolution's weights for CPU-like adapters and, of few channels, for GPUs. A lane owns one row of
+// the kernel for one input channel and CHANNELS output channels, in registers; the lanes of a workgroup own neighbouring
+// rows, and share the loads of the output's gradient through a shuffle.
 // include: grid.wgsl
 // include: conv2d.wgsl
 // include: conv2d_pixels.wgsl

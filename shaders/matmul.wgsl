@@ -26,7 +26,8 @@ fn a_quad_along_m(batch: u32, m: u32, k: u32, q: u32) -> vec4<f32> {
 // Columns n to n + 3 of step k + i of B, for i from 0 to 3.
 fn b_quads(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
     let first = (b_batch(batch) + k * B_K + n) / 4u;
-    return array<vec4<f32>, 4>(b_four(first), b_four(first + B_K / 4u), b_four(first + B_K / 2u), b_four(first + B_K / 4u * 3u));
+    let step = B_K / 4u;
+    return array<vec4<f32>, 4>(b_four(first), b_four(first + step), b_four(first + 2u * step), b_four(first + 3u * step));
 }
 
 fn b_quads_along_k(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
@@ -51,6 +52,16 @@ fn a_quad_of_panel(batch: u32, m: u32, k: u32, q: u32) -> vec4<f32> {
 fn b_quads_of_panel(batch: u32, k: u32, n: u32) -> array<vec4<f32>, 4> {
     let first = (n / 32u * 32u * K + k * 32u + n % 32u) / 4u;
     return array<vec4<f32>, 4>(b_four(first), b_four(first + 8u), b_four(first + 16u), b_four(first + 24u));
+}
+
+// What the sums of columns n to n + 3 start from.
+fn column_starts(batch: u32, n: u32) -> vec4<f32> {
+    return vec4<f32>(
+        column_start(batch, n),
+        column_start(batch, n + 1u),
+        column_start(batch, n + 2u),
+        column_start(batch, n + 3u),
+    );
 }
 
 fn put4(batch: u32, split: u32, m: u32, n: u32, v: vec4<f32>) {
@@ -81,7 +92,7 @@ fn quads(
     let batch = id / (columns * rows * SPLITS);
     var start = vec4<f32>();
     if (split == 0u) {
-        start = vec4<f32>(column_start(batch, n), column_start(batch, n + 1u), column_start(batch, n + 2u), column_start(batch, n + 3u));
+        start = column_starts(batch, n);
     }
     var sums: array<vec4<f32>, QUAD_ROWS>;
     for (var r = 0u; r < QUAD_ROWS; r++) { // unroll
@@ -97,7 +108,10 @@ fn quads(
         for (var r = 0u; r < QUAD_ROWS; r++) { // unroll
             // All four steps of a sum in one go, so that it stays in a register meanwhile.
             for (var i = 0u; i < 4u; i++) { // unroll
-                sums[r] += from_lane(a[(A_ALONG_K * r + (1u - A_ALONG_K) * (r / 4u * 4u + i)) / LANES][A_ALONG_K * i + (1u - A_ALONG_K) * (r % 4u)], (A_ALONG_K * r + (1u - A_ALONG_K) * (r / 4u * 4u + i)) % LANES) * b[i];
+                // Which quad has row r at step k + i, and where.
+                const quad = select(r / 4u * 4u + i, r, A_ALONG_K == 1u);
+                const at = select(r % 4u, i, A_ALONG_K == 1u);
+                sums[r] += from_lane(a[quad / LANES][at], quad % LANES) * b[i];
             }
         }
     }
@@ -211,7 +225,7 @@ fn columns(
     if (split == 0u) {
         for (var c = 0u; c < BLOCK * PIECE; c++) { // unroll
             let n = column(first, c);
-            let start = vec4<f32>(column_start(batch, n), column_start(batch, n + 1u), column_start(batch, n + 2u), column_start(batch, n + 3u));
+            let start = column_starts(batch, n);
             for (var r = 0u; r < FEW; r++) { // unroll
                 sums[r * BLOCK * PIECE + c] = start;
             }

@@ -213,7 +213,8 @@ fn put_row(i: u32, ox: u32, row: array<f32, TILE>) {
 
 // The same where WO and TILE are multiples of four.
 fn put_row_by_four(i: u32, ox: u32, row: array<f32, TILE>) {
-    y4[i / 4u] = vec4<f32>(epilogue(row[0], i), epilogue(row[1], i + 1u), epilogue(row[2], i + 2u), epilogue(row[3], i + 3u));
+    y4[i / 4u] =
+        vec4<f32>(epilogue(row[0], i), epilogue(row[1], i + 1u), epilogue(row[2], i + 2u), epilogue(row[3], i + 3u));
 }
 
 @compute @workgroup_size(64)

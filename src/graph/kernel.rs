@@ -168,7 +168,7 @@ impl Kernel {
         self
     }
 
-    /// Puts the shader's function `other` in the place of its function `name`.
+    /// Puts the shader's function `other` in the place of its function `name`. Of several for one name the last counts.
     pub fn choose(mut self, name: &'static str, other: &'static str) -> Self {
         self.choices.push((name, other));
         self

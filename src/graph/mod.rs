@@ -1,7 +1,7 @@
 //! The ground floor: the network as nodes, and the passes over it. Pure data - no device, no files.
 //!
-//! `Graph` (built by layers or by hand) -> [`grad`] -> [`fuse`] -> [`plan`], which [`choose`]s kernels, -> [`mirror`] -> a [`plan::Plan`], which the
-//! `gpu` module plays. Operations are known here only through the [`Op`] trait.
+//! `Graph` (built by layers or by hand) -> [`grad`] -> [`fuse`] -> [`plan`], which [`choose`]s kernels, -> [`mirror`] ->
+//! a [`plan::Plan`], which the `gpu` module plays. Operations are known here only through the [`Op`] trait.
 
 mod caps;
 mod checkpoint;

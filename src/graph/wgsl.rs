@@ -92,13 +92,13 @@ fn include(source: &str, included: &mut Vec<String>) -> Result<String, String> {
 }
 
 /// The end (exclusive) of the block whose `{` is the first one at or after `from`.
-fn block_end(text: &str, from: usize) -> Option<(usize, usize)> {
+fn block_end(text: &str, from: usize) -> Option<usize> {
     let open = from + text[from..].find('{')?;
     let mut depth = 0;
     for (at, byte) in text.bytes().enumerate().skip(open) {
         match byte {
             b'{' => depth += 1,
-            b'}' if depth == 1 => return Some((open, at + 1)),
+            b'}' if depth == 1 => return Some(at + 1),
             b'}' => depth -= 1,
             _ => {}
         }
@@ -119,7 +119,7 @@ fn replace_item(text: &str, name: &str, replacement: &str) -> Result<String, Str
     let start = places
         .find(|&at| at == 0 || text[..at].ends_with('\n'))
         .ok_or_else(|| format!("it has no function {name:?} to replace"))?;
-    let (_, end) = block_end(text, start).ok_or_else(|| format!("the function {name:?} has no end"))?;
+    let end = block_end(text, start).ok_or_else(|| format!("the function {name:?} has no end"))?;
     Ok(format!("{}{replacement}{}", &text[..start], &text[end..]))
 }
 
@@ -166,8 +166,7 @@ fn unroll(text: &str, consts: &HashMap<String, u32>) -> Result<String, String> {
     let bound = rest.strip_prefix(&format!("{name} < ")).and_then(|rest| Some(rest.split_once(';')?.0));
     let bound = bound.ok_or_else(|| format!("cannot unroll {header:?}"))?;
     let times = Eval::new(bound, consts).whole().ok_or_else(|| format!("{bound:?} is not a constant"))?;
-    let (open, end) = block_end(text, line).ok_or("an unrolled loop has no end")?;
-    let _ = open;
+    let end = block_end(text, line).ok_or("an unrolled loop has no end")?;
     let body = unroll(&text[mark + "// unroll".len()..end - 1], consts)?;
     let mut out = text[..line].to_string();
     for n in 0..times {

@@ -115,8 +115,8 @@ fn check(tokens: &Tensor, table: &Tensor, padding: Option<usize>) -> Result<(), 
 impl Tensor {
     /// The rows of `table` [rows, width] that these u32 numbers name, as PyTorch's `embedding`: [..., width].
     ///
-    /// The row `padding`, if there is one, gets no gradient in a training graph. Rows are summed in a fixed order where a number repeats.
-    /// Written numbers are checked; one that a kernel computes gives NaN where there is no such row.
+    /// The row `padding`, if there is one, gets no gradient in a training graph. Rows are summed in a fixed order where a
+    /// number repeats. Written numbers are checked; one that a kernel computes gives NaN where there is no such row.
     #[track_caller]
     pub fn embedding(&self, table: &Tensor, padding: Option<usize>) -> Tensor {
         if let Err(message) = check(self, table, padding) {

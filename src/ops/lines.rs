@@ -111,7 +111,7 @@ fn in_an_invocation(kernel: Kernel, count: usize, caps: &Caps) -> Candidate {
     Candidate::single("serial", kernel.choose("within", "within_alone"))
 }
 
-/// Invocations of a workgroup that shares a line of `steps` loads: about four for each of them, in whole subgroups.
+/// Invocations of a workgroup that shares a line of `steps` loads: about four for each of them.
 pub(super) fn width(steps: usize, caps: &Caps) -> usize {
     steps.div_ceil(4).next_power_of_two().clamp(32, caps.invocations.min(256) as usize)
 }

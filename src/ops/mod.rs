@@ -6,18 +6,21 @@
 //! | `binary` | `+ - * /`, `maximum`, `gt`, `where_`, ... | `pointwise.wgsl` |
 //! | `shape` | `reshape`, `permute`, `slice`, `expand`, ... | (index rules) |
 //! | `movement` | `concat`, `pad`, `gather`, `index_select` | `movement.wgsl` |
-//! | `reduce` | `sum`, `mean`, `max`, `argmax`, `var`, ... | `reduce.wgsl` |
+//! | `reduce` | `sum`, `mean`, `amax`, `argmax`, `var`, ... | `reduce.wgsl`, `reduce_lines.wgsl` |
 //! | `embedding` | `embedding` | `embedding.wgsl`, `movement.wgsl` |
 //! | `matmul` | `matmul`, `linear` | `matmul.wgsl`, `gemm.wgsl` |
 //! | `attention` | `scaled_dot_product_attention` | `attention.wgsl` |
 //! | `conv2d`, `winograd` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl`, `winograd.wgsl` |
 //! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
 //! | `normalize` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, ... | `normalize.wgsl` |
-//! | `softmax` | `softmax`, `log_softmax`, `logsumexp` | `softmax.wgsl` |
-//! | `cross_entropy` | `cross_entropy` | `cross_entropy.wgsl` |
+//! | `softmax` | `softmax`, `log_softmax`, `logsumexp` | `softmax.wgsl`, `exponentials.wgsl` |
+//! | `cross_entropy` | `cross_entropy` | `cross_entropy.wgsl`, `exponentials.wgsl` |
+//! | `lines` | what reductions, norms, softmax and cross-entropy share | `lines.wgsl`, `team.wgsl` |
 //! | `loss` | `mse_loss` | (composed) |
 //! | `recurrent` | `recurrent` | `recurrent_*.wgsl`, `cells.wgsl` |
 //! | `random` | `dropout` | `random.wgsl` |
+//! | `images` | `image_batch` | `images.wgsl` |
+//! | `assign` | `Graph::assign` | (a copy) |
 
 mod assign;
 mod attention;

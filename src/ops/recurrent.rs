@@ -10,7 +10,7 @@ mod layer;
 pub use layer::{LayerWeights, Recurrence, States};
 
 use super::gemm;
-use crate::graph::{Arg, Caps, Const, DType, Desc, Kernel, Shader};
+use crate::graph::{Arg, Caps, DType, Desc, Kernel, Shader};
 
 /// What a unit computes at each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -253,9 +253,4 @@ fn expect(what: &str, got: Option<&Desc>, want: &Desc) -> Result<(), String> {
 
 fn lengths_desc(e: &Extents) -> Desc {
     Desc::new([e.batch], DType::U32)
-}
-
-/// 1 or 0, for a shader.
-fn flag(on: bool) -> Const {
-    Const::from(on)
 }

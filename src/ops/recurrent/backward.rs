@@ -1,7 +1,7 @@
 //! The loop backward, and the states that the weights' gradient is made from.
 
 use super::forward::packed;
-use super::{Cell, Extents, Style, Team, flag, of_cell};
+use super::{Cell, Extents, Style, Team, of_cell};
 use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
@@ -85,8 +85,8 @@ impl LoopGrad {
             .set("ROTATE", rotate)
             .set("W_ROWS", e.cell.gates() * e.hidden)
             .set("COLUMNS", e.columns())
-            .set("KEEPS_C", flag(e.cell == Cell::Lstm))
-            .set("SKIPS", flag(self.skips()));
+            .set("KEEPS_C", e.cell == Cell::Lstm)
+            .set("SKIPS", self.skips());
         let whole = e.hidden.is_multiple_of(4);
         // Bindings 0, 1 and 2.
         kernel = kernel.bind([weights]);
@@ -138,7 +138,7 @@ impl LoopGrad {
             let kernel = self
                 .wire(e.kernel(shader!("recurrent_backward.wgsl"), entry), weights.clone())
                 .set("DOUBLE", double)
-                .set("FINAL", flag(io.used[1]));
+                .set("FINAL", io.used[1]);
             self.carry(team.set(kernel, planes, caps), io, style)
         };
         if style == Style::Steps {
