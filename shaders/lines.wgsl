@@ -93,6 +93,7 @@ fn within_by_subgroup(h: u32, k: u32) -> bool {
     return (h + 1u) * SUBGROUP <= LENGTH / LANES || k < LENGTH / LANES;
 }
 
+const SUBGROUP = 32u; // invocations of a subgroup, neighbours, where it is a team; WIDTH is a multiple of it
 const TURNS = 1u; // lines that a subgroup takes, one after the other
 const TAKEN = TURNS * (WIDTH / SUBGROUP); // lines of a workgroup
 

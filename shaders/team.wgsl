@@ -32,17 +32,17 @@ fn all_sum(lane: u32, value: f32) -> f32 {
     return result;
 }
 
-const SUBGROUP = 32u; // invocations of a subgroup, neighbours; WIDTH is a multiple of it
-
-// The same with the subgroups' own sums and maxima, in two barriers instead of one for each halving.
+// The same with the subgroups' own sums and maxima, in two barriers instead of one for each halving. Neighbours are in one
+// subgroup; of how many, only the device knows.
 fn all_max_by_subgroups(lane: u32, value: f32) -> f32 {
+    let size = subgroupAdd(1u);
     let own = subgroupMax(value);
-    if (lane % SUBGROUP == 0u) {
-        shared_values[lane / SUBGROUP] = own;
+    if (lane % size == 0u) {
+        shared_values[lane / size] = own;
     }
     workgroupBarrier();
     var result = shared_values[0];
-    for (var s = 1u; s < WIDTH / SUBGROUP; s++) {
+    for (var s = 1u; s < WIDTH / size; s++) {
         result = max(result, shared_values[s]);
     }
     workgroupBarrier();
@@ -50,13 +50,14 @@ fn all_max_by_subgroups(lane: u32, value: f32) -> f32 {
 }
 
 fn all_sum_by_subgroups(lane: u32, value: f32) -> f32 {
+    let size = subgroupAdd(1u);
     let own = subgroupAdd(value);
-    if (lane % SUBGROUP == 0u) {
-        shared_values[lane / SUBGROUP] = own;
+    if (lane % size == 0u) {
+        shared_values[lane / size] = own;
     }
     workgroupBarrier();
     var result = shared_values[0];
-    for (var s = 1u; s < WIDTH / SUBGROUP; s++) {
+    for (var s = 1u; s < WIDTH / size; s++) {
         result += shared_values[s];
     }
     workgroupBarrier();

@@ -102,6 +102,16 @@ fn fourth_kernels_for_gpus() {
 }
 
 #[test]
+fn fifth_kernels_for_gpus() {
+    as_gpu(", fifth ones", Options { candidate: Some(4), ..Options::default() });
+}
+
+#[test]
+fn sixth_kernels_for_gpus() {
+    as_gpu(", sixth ones", Options { candidate: Some(5), ..Options::default() });
+}
+
+#[test]
 fn gl() {
     check(" (gl)", "gl", Options::default());
 }

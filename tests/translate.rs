@@ -272,19 +272,25 @@ fn training(optimizer: Optimizer) -> Function {
 }
 
 /// The kinds of devices whose kernels differ.
-fn kinds() -> [(&'static str, Caps); 7] {
+fn kinds() -> [(&'static str, Caps); 8] {
     let cpu = Caps { cpu: true, ..Caps::webgpu() };
     [
         ("a GPU within WebGPU's limits", Caps::webgpu()),
-        ("a GPU with subgroups of 32", Caps { subgroup: Some(32), ..Caps::webgpu() }),
+        ("a GPU with subgroups of several sizes", Caps { subgroups: true, ..Caps::webgpu() }),
+        ("a GPU with subgroups of 32", Caps { subgroups: true, subgroup: Some(32), ..Caps::webgpu() }),
         (
             "a GPU with cooperative matrices",
-            Caps { subgroup: Some(32), matrices: vec![(DType::F16, 16), (DType::F32, 8)], ..Caps::webgpu() },
+            Caps {
+                subgroups: true,
+                subgroup: Some(32),
+                matrices: vec![(DType::F16, 16), (DType::F32, 8)],
+                ..Caps::webgpu()
+            },
         ),
         ("a CPU adapter without subgroups", cpu.clone()),
-        ("a CPU adapter with subgroups of 8", Caps { subgroup: Some(8), ..cpu.clone() }),
+        ("a CPU adapter with subgroups of 8", Caps { subgroups: true, subgroup: Some(8), ..cpu.clone() }),
         ("a CPU adapter with texture operands", Caps { mirrors: 4, ..cpu.clone() }),
-        ("a CPU adapter with 64-bit words", Caps { wide: true, subgroup: Some(8), ..cpu }),
+        ("a CPU adapter with 64-bit words", Caps { wide: true, subgroups: true, subgroup: Some(8), ..cpu }),
     ]
 }
 

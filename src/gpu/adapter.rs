@@ -188,7 +188,7 @@ pub(super) fn caps(
 ) -> Caps {
     let limits = device.limits();
     let same = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
-    let subgroups = device.features().contains(wgpu::Features::SUBGROUP) && same;
+    let subgroups = device.features().contains(wgpu::Features::SUBGROUP);
     let cpu = info.device_type == wgpu::DeviceType::Cpu && !options.as_gpu;
     let mirrors = if options.mirrors.unwrap_or(cpu) { limits.max_storage_textures_per_shader_stage } else { 0 };
     Caps {
@@ -199,9 +199,10 @@ pub(super) fn caps(
         binding: limits.max_storage_buffer_binding_size,
         buffer: limits.max_buffer_size,
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
-        subgroup: subgroups.then_some(info.subgroup_min_size),
+        subgroups,
+        subgroup: (subgroups && same).then_some(info.subgroup_min_size),
         // A subgroup multiplies them together, so its size has to be known.
-        matrices: if subgroups { matrices } else { Vec::new() },
+        matrices: if subgroups && same { matrices } else { Vec::new() },
         cpu,
         threads: if cpu { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 },
         turns: if info.name.contains("llvmpipe") { LLVMPIPE_TURNS } else { usize::MAX },

@@ -19,7 +19,9 @@ pub struct Caps {
     pub buffer: u64,
     /// Alignment of a binding's offset, in bytes.
     pub alignment: u64,
-    /// The subgroup size, where subgroup operations exist and the size is known to be this one.
+    /// Subgroup operations exist.
+    pub subgroups: bool,
+    /// The subgroup size, where they exist and the size is known to be this one.
     pub subgroup: Option<u32>,
     /// Cooperative matrices that the device multiplies, summing in f32: the factors' type, and rows and columns, 8 or 16.
     pub matrices: Vec<(DType, u32)>,
@@ -54,6 +56,7 @@ impl Caps {
             binding: 128 << 20,
             buffer: 256 << 20,
             alignment: 256,
+            subgroups: false,
             subgroup: None,
             matrices: Vec::new(),
             cpu: false,

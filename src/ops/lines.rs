@@ -134,9 +134,8 @@ pub(super) fn teams(
     caps: &Caps,
 ) -> Vec<Candidate> {
     let kernel = kernel.set("WIDTH", width);
-    let size = caps.subgroup.filter(|&size| size > 1 && width.is_multiple_of(size as usize));
-    let by_subgroups = size.map(|size| {
-        let kernel = kernel.clone().set("SUBGROUP", size).choose("all_max", "all_max_by_subgroups");
+    let by_subgroups = caps.subgroups.then(|| {
+        let kernel = kernel.clone().choose("all_max", "all_max_by_subgroups");
         Candidate::single(by_subgroups, kernel.choose("all_sum", "all_sum_by_subgroups")).turns(turns)
     });
     by_subgroups.into_iter().chain([Candidate::single(tree, kernel).turns(turns)]).collect()
