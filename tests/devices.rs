@@ -1,7 +1,7 @@
 //! Devices that come, go, and belong to somebody else.
 
 use shadegrad::gpu::{Options, adapters};
-use shadegrad::graph::Role;
+use shadegrad::graph::{Arg, Candidate, Caps, Desc, Io, Kernel, Op, Role, Shader};
 use shadegrad::io::{Checkpoint, state_dict};
 use shadegrad::nn::{self, Module};
 use shadegrad::optim::Adam;
@@ -134,6 +134,53 @@ fn a_parameter_is_at_home_on_one_device_and_limits_are_named() -> Result<()> {
     let (here, there) = (Gpu::new()?, Gpu::new()?);
     let weight = Param::new("scale", Role::Weight, [4], &[1.0, 2.0, 3.0, 4.0]);
     let ask = |gpu: &Gpu| {
+/// Takes the element of four that its input names, wherever that is.
+#[derive(Debug)]
+struct Pick;
+
+impl Op for Pick {
+    fn name(&self) -> &'static str {
+        "pick"
+    }
+
+    fn outputs(&self, _inputs: &[Desc]) -> Result<Vec<Desc>, String> {
+        Ok(vec![Desc::f32([1])])
+    }
+
+    fn candidates(&self, _io: &Io<'_>, _caps: &Caps) -> Vec<Candidate> {
+        const PICK: Shader = Shader {
+            name: "pick.wgsl",
+            source: "
+@group(0) @binding(0) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+var<workgroup> four: array<f32, 4>;
+@compute @workgroup_size(1)
+fn pick() {
+    for (var i = 0u; i < 4u; i++) { four[i] = f32(i + 1u); }
+    y[0] = four[x[0]];
+}
+",
+        };
+        vec![Candidate::single("only", Kernel::new(PICK, "pick").bind([Arg::In(0), Arg::Out(0)]))]
+    }
+}
+
+#[test]
+fn an_operation_from_outside_keeps_the_run_time_checks() -> Result<()> {
+    let gpu = Gpu::new()?;
+    let g = Graph::new();
+    let x = g.input_u32([1]);
+    let y = g.custom(Pick, &[&x]).remove(0);
+    let program = gpu.compile(&g.function([&y]))?;
+    assert!(program.plan().checked);
+    // wgpu reads the last element in the place of one that there is not.
+    for (at, want) in [(0, 1.0), (3, 4.0), (5, 4.0), (2_000, 4.0)] {
+        program.write_u32(&x, &[at])?.run()?;
+        assert_eq!(program.read(&y)?, [want], "{at}");
+    }
+    Ok(())
+}
+
         let g = Graph::new();
         gpu.compile(&g.function([&(g.param(&weight) * 2.0)]))
     };

@@ -241,7 +241,7 @@ fn run(count: usize, nan: Option<usize>, build: impl Fn(&Tensor) -> Tensor) -> R
 }
 
 fn planted(x: &Tensor, entries: &'static [&'static str]) -> Tensor {
-    x.graph().push1(Copy(entries, DType::F32), &[x])
+    x.graph().custom(Copy(entries, DType::F32), &[x]).remove(0)
 }
 
 /// Asserts that a finding names `kernel`, `node` and `element`, and that its sentence has all of `parts`.
@@ -275,9 +275,9 @@ fn an_unwritten_element_is_found() {
     finds(found, "faults.wgsl:unwritten", "planted", 23, &["candidate planned", "never written", "1 of 61"]);
     let found = run(61, None, |x| planted(x, &["accumulates"]));
     finds(found, "faults.wgsl:accumulates", "planted", 0, &["61 of 61"]);
-    let found = run(61, None, |x| x.graph().push1(ByScratch("unwritten"), &[x]));
+    let found = run(61, None, |x| x.graph().custom(ByScratch("unwritten"), &[x]).remove(0));
     finds(found, "faults.wgsl:unwritten", "by_scratch", 23, &["1 (scratch 0)"]);
-    assert!(run(61, None, |x| x.graph().push1(ByScratch("right"), &[x])).is_ok());
+    assert!(run(61, None, |x| x.graph().custom(ByScratch("right"), &[x]).remove(0)).is_ok());
 }
 
 #[test]
@@ -293,7 +293,8 @@ fn a_nan_is_found_where_it_is_made() {
     let found = run(61, None, |x| planted(&(x * 2.0), &["makes_nan"]).relu());
     finds(found, "faults.wgsl:makes_nan", "planted", 17, &["NaN", "1 of 61"]);
     // Bits that would be a NaN are none in an output of integers.
-    let integers = run(61, None, |x| x.graph().push1(Copy(&["makes_nan_bits"], DType::U32), &[x]).cast(DType::F32));
+    let integers =
+        run(61, None, |x| x.graph().custom(Copy(&["makes_nan_bits"], DType::U32), &[x]).remove(0).cast(DType::F32));
     assert!(integers.is_ok());
 }
 
@@ -326,7 +327,7 @@ fn packed_neighbours_have_a_guard_between_them() {
     let sum = |entries: &'static [&'static str]| {
         run(64, None, move |x| {
             let (a, b) = (planted(x, entries), planted(&(x * 10.0), &["right"]));
-            x.graph().push1(Packed, &[&a, &b])
+            x.graph().custom(Packed, &[&a, &b]).remove(0)
         })
     };
     assert_eq!(sum(&["right"]).unwrap(), (1..=64).map(|i| 11.0 * i as f32).collect::<Vec<_>>());
@@ -341,7 +342,7 @@ fn state_is_only_changed_where_it_is_declared() {
             (Param::new("mine", Role::State, [64], &[1.0; 64]), Param::new("other", Role::State, [64], &[]));
         let x = g.input([64]);
         let params = if both { vec![mine.clone(), other.clone()] } else { vec![mine.clone()] };
-        let update = g.update(Add { entry, arg, params }, &[&x]);
+        let update = g.custom_update(Add { entry, arg, params }, &[&x]);
         let gpu = open(true, 0);
         let program = gpu.compile(&g.function([&g.param(&other)]).update(update))?;
         program.write(&x, &[x0; 64])?.run()?;

@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What a pipeline is made from: text, entry point, and what its bindings are.
+/// What a pipeline is made from: text, entry point, what its bindings are, and whether it does without run-time checks.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     text: String,
     entry: &'static str,
     bindings: Vec<Kind>,
+    trust: Trust,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +50,8 @@ impl Key {
             Some(texture) => Kind::Texture { texel: plan.textures[texture].texel, read_only: !binding.writes },
             None => Kind::Buffer { read_only: !binding.writes },
         });
-        Key { text: step.source.clone(), entry: step.kernel.entry, bindings: bindings.collect() }
+        let trust = if plan.checked { Trust::Checked } else { Trust::Own };
+        Key { text: step.source.clone(), entry: step.kernel.entry, bindings: bindings.collect(), trust }
     }
 }
 
@@ -107,7 +109,7 @@ impl Gpu {
     fn pipeline(&self, key: &Key, name: &str) -> Result<Pipeline> {
         let device = self.device();
         let made = self.guarded(name, || {
-            let module = self.module(name, &key.text, Trust::Own);
+            let module = self.module(name, &key.text, key.trust);
             let entries: Vec<_> = key
                 .bindings
                 .iter()
@@ -132,7 +134,7 @@ impl Gpu {
                 module: &module,
                 entry_point: Some(key.entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
-                    zero_initialize_workgroup_memory: self.0.checked,
+                    zero_initialize_workgroup_memory: self.0.checked || key.trust == Trust::Checked,
                     ..Default::default()
                 },
                 cache: None,
@@ -154,8 +156,8 @@ impl Gpu {
         if self.0.checked || trust == Trust::Checked {
             return self.device().create_shader_module(descriptor);
         }
-        // SAFETY: only the crate's own shaders come this far; they index within the sizes they are specialised for and
-        // their loops end.
+        // SAFETY: only the crate's own shaders come this far, over what its own operations say of themselves (see
+        // `Graph::custom`); they index within the sizes they are specialised for and their loops end.
         unsafe { self.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }
 }

@@ -27,7 +27,7 @@ pub struct RawBuffer {
 }
 
 /// Whether a shader keeps wgpu's run-time checks.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Trust {
     /// One of this crate's, tested under the sanitizer.
     Own,

@@ -130,6 +130,8 @@ pub(crate) struct Inner {
     upkeep: Vec<(usize, Update)>,
     salt: u32,
     training: bool,
+    /// Whether it holds operations from outside of this crate.
+    custom: bool,
 }
 
 /// A network under construction: nodes with static shapes, in the order in which they were made.
@@ -159,6 +161,7 @@ impl Graph {
             upkeep: Vec::new(),
             salt: 0,
             training: true,
+            custom: false,
         })))
     }
 
@@ -328,7 +331,7 @@ impl Graph {
 
     /// Adds an operation; gives its outputs. Equal operations on equal inputs become one node.
     #[track_caller]
-    pub fn push(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Vec<Tensor> {
+    pub(crate) fn push(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Vec<Tensor> {
         let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
         self.own(op.name(), inputs.iter().copied());
         if self.failed() {
@@ -342,6 +345,23 @@ impl Graph {
         let values: Vec<Value> = inputs.iter().map(|t| t.value()).collect();
         let key = op.state().is_empty().then(|| format!("{op:?}{values:?}"));
         let known = key.as_ref().and_then(|key| self.inner().known.get(key).copied());
+    /// Adds an operation of your own; gives its outputs. Equal operations on equal inputs become one node.
+    ///
+    /// The crate's own shaders run without wgpu's run-time checks, as their operations are known to give them memory of the
+    /// right size. What another operation says of itself nobody has tested, so all shaders of a program with one keep them.
+    #[track_caller]
+    pub fn custom(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Vec<Tensor> {
+        self.0.borrow_mut().custom = true;
+        self.push(op, inputs)
+    }
+
+    /// [`Graph::custom`] for an operation that changes state in place; it takes effect when it is in a [`Function`].
+    #[track_caller]
+    pub fn custom_update(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Update {
+        self.0.borrow_mut().custom = true;
+        self.update(op, inputs)
+    }
+
         let node = known.unwrap_or_else(|| self.add(Source::Op(Rc::new(op)), values, outputs.clone()));
         if let Some(key) = key {
             self.0.borrow_mut().known.insert(key, node);
@@ -360,7 +380,7 @@ impl Graph {
 
     /// [`Graph::push`] for an operation with one output.
     #[track_caller]
-    pub fn push1(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Tensor {
+    pub(crate) fn push1(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Tensor {
         let name = op.name();
         match self.push(op, inputs).into_iter().next() {
             Some(tensor) => tensor,
@@ -370,7 +390,7 @@ impl Graph {
 
     /// Adds an operation that changes state in place; it takes effect when it is in a [`Function`].
     #[track_caller]
-    pub fn update(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Update {
+    pub(crate) fn update(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Update {
         let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
         let values = inputs.iter().map(|t| t.value()).collect();
         self.own(op.name(), inputs.iter().copied());
@@ -411,7 +431,7 @@ fn halves(op: &impl Op, inputs: &[Desc]) -> Result<(), String> {
     }
 }
 
-/// A node that changes state, see [`Graph::update`].
+/// A node that changes state, as [`Graph::assign`] gives it: its place, and the graph's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Update(pub(crate) usize);
 

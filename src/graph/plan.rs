@@ -108,6 +108,8 @@ pub struct Plan {
     pub outputs: Vec<Port>,
     /// What several kernels could have done.
     pub works: Vec<Work>,
+    /// Whether its shaders keep wgpu's run-time checks on every device (see [`super::Graph::custom`]).
+    pub checked: bool,
 }
 
 /// Every parameter that `function` reads or changes.
@@ -535,8 +537,9 @@ impl<'a> Planner<'a> {
             let (region, name) = (self.region(place)?, self.inner.nodes[place.node].name());
             ports.push(Port { value, name, desc, region, allowed: None });
         }
-        let Planner { caps, buffers, textures, steps, inputs, works, .. } = self;
-        let mut plan = Plan { buffers, textures, steps, inputs, outputs: ports, works };
+        let Planner { inner, caps, buffers, textures, steps, inputs, works, .. } = self;
+        let checked = inner.custom;
+        let mut plan = Plan { buffers, textures, steps, inputs, outputs: ports, works, checked };
         mirror::mirror(&mut plan, caps);
         wide::widen(&mut plan, caps);
         Ok(plan)
