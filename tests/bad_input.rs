@@ -372,6 +372,36 @@ fn tensors_that_are_too_large() {
         says(compile(&|g| g.constant(shape, &[1.0])), &["too many elements", "tests/bad_input.rs"]);
     }
     let wide = 1 << 30;
+    mixed("minimize", |g, _, b| drop(g.minimize(&(b + 1.0).sum(&[], false), Adam::new(0.1))));
+    mixed("sgd", |g, _, b| {
+        drop(g.apply(g.function([]), &[(Param::new("w", Role::Weight, [2], &[1.0; 2]), b + 1.0)], Sgd::new(0.1)))
+    });
+    mixed("checkpoint", |g, a, b| {
+        let far = (b + 1.0).relu();
+        drop(g.checkpoint(&[a], move |_| vec![far.clone()]))
+    });
+    mixed("assign", |g, _, b| {
+        let _ = g.assign(&Param::new("s", Role::State, [2], &[0.0; 2]), &(b + 1.0).relu());
+    });
+    mixed("update", |g, a, b| {
+        let state = Param::new("s", Role::State, [2], &[0.0; 2]);
+        drop(g.function([a]).update(b.graph().assign(&state, &(b + 1.0).relu())))
+    });
+    mixed("upkeep", |g, a, b| {
+        let state = Param::new("s", Role::State, [2], &[0.0; 2]);
+        drop(g.upkeep(a, [b.graph().assign(&state, &(b + 1.0).relu())]))
+    });
+    for op in ["cross_entropy", "index_select", "gather"] {
+        let (g, other) = (Graph::new(), Graph::new());
+        (0..9).for_each(|n| drop(other.input([n])));
+        let (x, index) = (g.input([2, 3]), other.input_u32([2]));
+        drop(match op {
+            "cross_entropy" => x.cross_entropy(&index),
+            "index_select" => x.index_select(0, &index),
+            _ => x.gather(0, &index.reshape([1, 2])),
+        });
+        assert!(g.error().is_err_and(|error| error.to_string().contains("different graphs")), "{op}");
+    }
     says(compile(&|g| g.input([wide, 1, 1]) + g.input([1, wide, 1]) + g.input([1, 1, wide])), &["too many elements"]);
     says(compile(&|g| g.input([wide, 1]).matmul(&g.input([1, wide])).flatten(0).relu()), &["too many elements"]);
     says(compile(&|g| g.input([2]).pad(&[(huge, huge)], PadMode::Constant(0.0))), &["too"]);

@@ -44,7 +44,9 @@ impl Graph {
     fn captured(&self, outputs: &[Tensor], inputs: &[Tensor]) -> Option<String> {
         let inner = self.inner();
         let mut seen: HashSet<Value> = inputs.iter().map(|t| t.value()).collect();
-        let mut stack: Vec<Value> = outputs.iter().map(|t| t.value()).collect();
+        // What belongs to another graph is refused by whatever reads it.
+        let own = outputs.iter().filter(|t| t.graph().id() == inner.id);
+        let mut stack: Vec<Value> = own.map(|t| t.value()).collect();
         while let Some(value) = stack.pop() {
             if !seen.insert(value) {
                 continue;

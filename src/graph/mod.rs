@@ -284,6 +284,9 @@ impl Graph {
     /// Declares that the elements of the u32 input behind `tensor` must lie in `range` (or be one of `except`); writes
     /// check it.
     pub(crate) fn bound(&self, tensor: &Tensor, range: Range<u32>, except: &[u32]) {
+        if tensor.graph().id() != self.id() {
+            return;
+        }
         let mut inner = self.0.borrow_mut();
         let Value { mut node, mut output } = tensor.value();
         while let (Source::Op(op), Some(input)) = (&inner.nodes[node].source, inner.nodes[node].inputs.get(output)) {
@@ -372,7 +375,7 @@ impl Graph {
 
     /// Refuses tensors of other graphs.
     #[track_caller]
-    fn own<'a>(&self, op: &str, tensors: impl IntoIterator<Item = &'a Tensor>) {
+    pub(crate) fn own<'a>(&self, op: &str, tensors: impl IntoIterator<Item = &'a Tensor>) {
         if tensors.into_iter().any(|t| t.graph().id() != self.id()) {
             self.fail(op, "its tensors belong to different graphs");
         }
@@ -397,7 +400,7 @@ impl Graph {
         if let Err(message) = halves(&op, &descs).and_then(|()| op.outputs(&descs)) {
             self.fail(op.name(), message);
         }
-        Update(self.add(Source::Op(Rc::new(op)), values, Vec::new()))
+        Update(self.add(Source::Op(Rc::new(op)), values, Vec::new()), self.id())
     }
 
     /// The values of `tensor`; every function that needs what this returns performs the updates, too: for statistics that
@@ -418,6 +421,9 @@ impl Graph {
     pub fn function<'a>(&self, outputs: impl IntoIterator<Item = &'a Tensor>) -> Function {
         let outputs: Vec<Tensor> = outputs.into_iter().cloned().collect();
         self.own("function", &outputs);
+        if updates.iter().any(|update| update.1 != self.id()) {
+            return self.poison("upkeep", "its updates belong to different graphs");
+        }
         Function { graph: self.clone(), outputs, updates: Vec::new(), settings: Vec::new() }
     }
 }
@@ -433,7 +439,7 @@ fn halves(op: &impl Op, inputs: &[Desc]) -> Result<(), String> {
 
 /// A node that changes state, as [`Graph::assign`] gives it: its place, and the graph's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Update(pub(crate) usize);
+pub struct Update(pub(crate) usize, u64);
 
 /// What to compile: outputs, and state updates that take place after every read of the old state.
 #[derive(Clone)]
@@ -464,6 +470,9 @@ impl Function {
         while let Some(id) = stack.pop() {
             if !std::mem::replace(&mut seen[id], true) {
                 stack.extend(inner.nodes[id].inputs.iter().map(|v| v.node));
+    ///
+    /// # Errors
+    /// [`Error::Graph`].
             }
         }
         (0..seen.len()).filter(|&id| seen[id]).collect()
@@ -495,7 +504,10 @@ impl Function {
 
     /// Adds an update.
     pub fn update(mut self, update: Update) -> Self {
-        self.updates.push(update);
+        match update.1 == self.graph.id() {
+            true => self.updates.push(update),
+            false => self.graph.fail("update", "the update and the function belong to different graphs"),
+        }
         self
     }
 
@@ -505,3 +517,4 @@ impl Function {
         self
     }
 }
+    #[track_caller]

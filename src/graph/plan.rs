@@ -132,7 +132,11 @@ pub fn params(function: &Function) -> Vec<Param> {
 impl Plan {
     /// Plans `function` for a device with `caps`, its parameters lying where `place` says, with these choices of
     /// kernels.
+    ///
+    /// # Errors
+    /// The first mistake made while the graph was built; a tensor beyond the device's limits.
     pub fn new(function: &Function, caps: &Caps, place: &dyn Fn(&Param) -> Place, choices: &Choices) -> Result<Plan> {
+        function.check()?;
         let fused = fuse(function, caps.storage_buffers);
         let inner = function.graph.inner();
         let mut planner = Planner::new(&inner, caps, place, choices, &fused);

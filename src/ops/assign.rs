@@ -52,7 +52,7 @@ impl Graph {
     #[track_caller]
     pub fn assign(&self, param: &Param, tensor: &Tensor) -> Update {
         let is_state = {
-            let inner = self.inner();
+            let inner = tensor.graph().inner();
             let mut value = tensor.value();
             while inner.nodes[value.node].op().is_some_and(|op| op.alias()) {
                 value = inner.nodes[value.node].inputs[value.output];

@@ -29,6 +29,10 @@ impl Graph {
     /// ```
     #[track_caller]
     pub fn minimize(&self, loss: &Tensor, optimizer: impl Into<Optimizer>) -> Function {
+        self.own("minimize", [loss]);
+        if self.failed() {
+            return self.function([loss]);
+        }
         let weights = self.weights(loss);
         if weights.is_empty() {
             self.fail("minimize", "the loss depends on no weights");
