@@ -96,6 +96,10 @@ fn a_guest_records_into_the_host_s_encoder_and_leaves_its_error_handler_alone() 
     });
     assert_eq!(*errors.lock().expect("the count"), 1);
     Ok(())
+
+    // That the device is lost only the host hears, and tells.
+    gpu.device_lost("unplugged");
+    assert!(matches!(program.run(), Err(Error::DeviceLost(reason)) if reason == "unplugged"));
 }
 
 #[test]

@@ -29,6 +29,7 @@ use crate::{Error, Result};
 use pipeline::Pipelines;
 use pool::Pool;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -68,18 +69,26 @@ impl Gpu {
     /// println!("{gpu}");
     /// # Ok::<(), shadegrad::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// As for [`Gpu::open`].
     pub fn new() -> Result<Gpu> {
         Gpu::open(&Options::default())
     }
 
     /// Opens an adapter.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] where there is none, or none that fits; the driver's words where it does not open.
     pub fn open(options: &Options) -> Result<Gpu> {
         pollster::block_on(Gpu::open_async(options))
     }
 
     /// Works on an app's own device and queue, within the limits and features that it asked for. Nothing is submitted
     /// by [`Program::record`]; the app's error handler stays in place. Cooperative matrices, whose sizes only the adapter
-    /// knows, are not used.
+    /// knows, are not used. Should the device be lost, tell by [`Gpu::device_lost`].
+    ///
+    /// Call it once, and clone what it gives: parameters belong to one `Gpu`.
     pub fn from_wgpu(device: &wgpu::Device, queue: &wgpu::Queue) -> Gpu {
         let info = device.adapter_info();
         // Only the adapter knows the sizes of its cooperative matrices.
@@ -166,17 +175,23 @@ impl Gpu {
     }
 
     /// Waits until everything submitted so far is done.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`]; what else the device reports.
     pub fn wait(&self) -> Result<()> {
         self.poll(wgpu::PollType::wait_indefinitely())
     }
 
     fn poll(&self, kind: wgpu::PollType) -> Result<()> {
-        let polled = self.0.device.poll(kind);
+        let polled = caught(|| self.0.device.poll(kind));
         self.check_lost()?;
-        match polled {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::Device { what: "waiting".into(), message: error.to_string() }),
-        }
+        polled
+    }
+
+    /// Says that the device is lost, which only its owner learns ([`wgpu::Device::set_device_lost_callback`]): for one that
+    /// an app has lent ([`Gpu::from_wgpu`]). From then on everything that needs it returns [`Error::DeviceLost`].
+    pub fn device_lost(&self, reason: impl Into<String>) {
+        *lock(&self.0.lost) = Some(reason.into());
     }
 
     fn check_lost(&self) -> Result<()> {
@@ -202,6 +217,19 @@ impl Gpu {
     }
 }
 
+/// What a poll says. Where waiting fails because the device is lost, wgpu has no error for it and panics instead.
+fn caught(poll: impl FnOnce() -> Result<wgpu::PollStatus, wgpu::PollError>) -> Result<()> {
+    match catch_unwind(AssertUnwindSafe(poll)) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(Error::Device { what: "waiting".into(), message: error.to_string() }),
+        Err(panic) => match panic.downcast_ref::<String>() {
+            Some(message) if message.contains("Device::poll") => Err(Error::DeviceLost(message.clone())),
+            // A callback of the app's own.
+            _ => resume_unwind(panic),
+        },
+    }
+}
+
 impl fmt::Display for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}, {})", self.0.info.name, self.0.info.backend, self.0.info.driver_info)
@@ -211,5 +239,20 @@ impl fmt::Display for Gpu {
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Gpu#{}({self})", self.0.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_panics_is_a_lost_device() {
+        // As wgpu-30's `Device::poll` does.
+        let lost = caught(|| panic!("Error in {}: {}", "Device::poll", "Parent device is lost"));
+        assert!(matches!(&lost, Err(Error::DeviceLost(reason)) if reason.contains("is lost")), "{lost:?}");
+        assert!(matches!(caught(|| Err(wgpu::PollError::Timeout)), Err(Error::Device { .. })));
+        assert!(caught(|| Ok(wgpu::PollStatus::QueueEmpty)).is_ok());
+        assert!(catch_unwind(|| caught(|| panic!("a mistake in a callback"))).is_err());
     }
 }
