@@ -4,7 +4,7 @@ use shadegrad::gpu::Options;
 use shadegrad::graph::Role;
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::{Attention, Conv2dOptions, CrossEntropy, ImageBatch, PadMode, Reduction, Window};
-use shadegrad::optim::{Adam, Sgd};
+use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use shadegrad::{DType, Error, Gpu, Graph, Param, Tensor};
 
 fn gpu() -> Gpu {
@@ -283,6 +283,68 @@ fn gradients_and_training_that_do_not_fit() {
     training("optimizer", &["w", "f32[2]", "f32[3]"], |g, _, y, w| {
         drop(g.apply(g.function([]), &[(w.clone(), y.clone())], Sgd::new(0.1)))
     });
+}
+
+#[test]
+fn hyper_parameters_out_of_range() {
+    let refused_as = |parts: &[&str], optimizer: Optimizer| {
+        let g = Graph::new();
+        let w = g.param(&Param::new("w", Role::Weight, [3], &[1.0; 3]));
+        let _ = g.minimize(&w.sum(&[], false), optimizer);
+        refused(&g, "optimizer", parts);
+    };
+    refused_as(&["the lr is NaN", "finite"], Adam::new(f64::NAN).into());
+    refused_as(&["the lr is -0.1"], Sgd::new(-0.1).into());
+    refused_as(&["the lr is inf"], Adagrad::new(f64::INFINITY).into());
+    refused_as(&["the beta1 is 1", "below 1"], Adam::new(0.1).betas(1.0, 0.999).into());
+    refused_as(&["the beta2 is -0.5"], AdamW::new(0.1).betas(0.9, -0.5).into());
+    refused_as(&["the alpha is 2"], RmsProp::new(0.1).alpha(2.0).into());
+    refused_as(&["the momentum is -1"], RmsProp::new(0.1).momentum(-1.0).into());
+    refused_as(&["the eps is -1"], Adam::new(0.1).eps(-1.0).into());
+    refused_as(&["the weight_decay is NaN"], Adam::new(0.1).weight_decay(f64::NAN).into());
+    refused_as(&["limit", "-1"], Sgd::new(0.1).clip_norm(-1.0).into());
+    refused_as(&["limit", "NaN"], Sgd::new(0.1).clip_value(f64::NAN).into());
+    refused_as(&["nesterov", "momentum"], Sgd::new(0.1).nesterov(true).into());
+    refused_as(&["nesterov", "dampening"], Sgd::new(0.1).momentum(0.9).dampening(0.1).nesterov(true).into());
+
+    let g = Graph::new();
+    let w = Param::new("w", Role::State, [3], &[0.0; 3]);
+    let _ = g.function([]).setting("rate", &w, 3);
+    refused(&g, "setting", &["rate", "element 3", "f32[3]"]);
+}
+
+/// A mistake in a layer is one of the line that the network is used in, also where networks hold networks.
+#[test]
+fn the_layer_is_named() {
+    let inner = nn::sequential((("wide", nn::Linear::new(3, 4)), nn::Relu, ("narrow", nn::Linear::new(5, 2))));
+    let net = nn::sequential((nn::Tanh, ("block", inner)));
+    let g = Graph::new();
+    let line = line!() + 1;
+    let _ = net.forward(&g.input([2, 3]));
+    let message = g.error().expect_err("a mistake").to_string();
+    assert!(message.contains("layer block: layer narrow: "), "{message}");
+    assert!(message.ends_with(&format!("(at tests/bad_input.rs:{line})")), "{message}");
+}
+
+/// What the host reads and writes has the type that it says.
+#[test]
+fn elements_of_another_type() {
+    let gpu = gpu();
+    let g = Graph::new();
+    let (x, n) = (g.input([2]), g.input_of(Desc::new([2], DType::I32)));
+    let outputs = [x.argmax(&[0], false), n.cast(DType::F32), x.cast(DType::I32)];
+    let program = gpu.compile(&g.function(&outputs)).expect("a program");
+    says(program.write(&n, &[1.0; 2]), &["2 values of f32", "i32[2]"]);
+    program.write(&x, &[-3.0, 7.0]).and_then(|p| p.write_i32(&n, &[-5, 6])).and_then(|p| p.run()).expect("a run");
+    says(program.read(&outputs[0]), &["u32[]", "read_u32"]);
+    says(program.read(&outputs[2]), &["i32[2]", "read_i32"]);
+    says(program.read_u32(&outputs[1]), &["f32[2]", "not u32"]);
+    assert_eq!(program.read_u32(&outputs[0]).expect("a place"), [1]);
+    assert_eq!(program.read(&outputs[1]).expect("values"), [-5.0, 6.0]);
+    assert_eq!(program.read_i32(&outputs[2]).expect("values"), [-3, 7]);
+    let count = Param::new_u32("count", Role::State, [2], &[1, 2]);
+    says(gpu.read_param(&count), &["count", "u32[2]", "read_params"]);
+    says(gpu.write_param(&count, &[1.0; 2]), &["count", "u32[2]", "write_param_words"]);
 }
 
 /// A mistake stays: a graph that was refused once is refused again.

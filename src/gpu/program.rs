@@ -226,15 +226,25 @@ impl Program {
         Ok(self)
     }
 
-    /// Sets a hyper-parameter (`lr`, ...) for the runs to come.
+    /// Sets a hyper-parameter (`lr`, ...) for the runs to come: that of every [`crate::Graph::apply`] in the program.
+    ///
+    /// # Errors
+    /// A name that the program does not have; a value that is not finite; what the device reports.
     pub fn set(&self, name: &str, value: f32) -> Result<&Self> {
-        let Some((_, param, index)) = self.settings.iter().find(|(n, _, _)| n == name) else {
-            let names: Vec<&str> = self.settings.iter().map(|(n, _, _)| n.as_str()).collect();
+        if !self.settings.iter().any(|(known, _, _)| known == name) {
+            let mut names: Vec<&str> = self.settings.iter().map(|(known, _, _)| known.as_str()).collect();
+            names.sort_unstable();
+            names.dedup();
             return Err(Error::argument(name, format!("this program has no such setting; it has {names:?}")));
-        };
-        let stored = self.gpu.stored(param)?;
-        let offset = ((stored.offset + index) * 4) as u64;
-        self.gpu.queue().write_buffer(&stored.slab.buffer, offset, bytemuck::bytes_of(&value));
+        }
+        if !value.is_finite() {
+            return Err(Error::argument(name, format!("it cannot be set to {value}, which is not finite")));
+        }
+        for (_, param, index) in self.settings.iter().filter(|(known, _, _)| known == name) {
+            let stored = self.gpu.stored(param)?;
+            let offset = ((stored.offset + index) * 4) as u64;
+            self.gpu.write_words("setting a hyper-parameter", &stored.slab.buffer, offset, &[value.to_bits()])?;
+        }
         Ok(self)
     }
 

@@ -511,9 +511,17 @@ impl Function {
         self
     }
 
-    /// Names a hyper-parameter: element `index` of `param`, to be set between runs.
+    /// Names a hyper-parameter: element `index` of `param`, to be set between runs. Several of one name are set together.
+    #[track_caller]
     pub fn setting(mut self, name: impl Into<String>, param: &Param, index: usize) -> Self {
-        self.settings.push((name.into(), param.clone(), index));
+        let name = name.into();
+        if param.desc().dtype == DType::F32 && index < param.desc().elements() {
+            self.settings.push((name, param.clone(), index));
+        } else {
+            let message =
+                format!("{name} is to be element {index} of the f32 parameter {} {}", param.name(), param.desc());
+            self.graph.fail("setting", message);
+        }
         self
     }
 }

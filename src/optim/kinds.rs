@@ -17,6 +17,15 @@ pub(super) enum Clip {
     Value(f64),
 }
 
+impl Clip {
+    pub(super) fn limit(self) -> f64 {
+        match self {
+            Clip::None => 0.0,
+            Clip::Norm(limit) | Clip::Value(limit) => limit,
+        }
+    }
+}
+
 /// Any optimizer, with its hyper-parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimizer {
@@ -58,6 +67,36 @@ impl Optimizer {
     pub fn clip_value(mut self, limit: f64) -> Self {
         self.clip = Clip::Value(limit);
         self
+    }
+
+    /// What is wrong with the hyper-parameters, by PyTorch's rules.
+    pub(super) fn check(&self) -> Result<(), String> {
+        // Names of the two numbers that kinds share, and what they must be below.
+        let most = f64::from(f32::MAX);
+        let [(first, first_most), (second, second_most)] = match self.kind {
+            Kind::Sgd { .. } => [("momentum", most), ("dampening", most)],
+            Kind::Adam { .. } => [("beta1", 1.0), ("beta2", 1.0)],
+            Kind::RmsProp { .. } => [("alpha", 1.0), ("momentum", most)],
+            Kind::Adagrad => [("", most); 2],
+        };
+        let all = [
+            ("lr", self.lr, most),
+            (first, self.beta1, first_most),
+            (second, self.beta2, second_most),
+            ("eps", self.eps, most),
+            ("weight_decay", self.weight_decay, most),
+            ("lr_decay", self.lr_decay, most),
+            ("initial_accumulator_value", self.initial, most),
+            ("limit of the gradients", self.clip.limit(), most),
+        ];
+        if let Some((name, value, most)) = all.into_iter().find(|(_, value, most)| !(0.0..*most).contains(value)) {
+            let bounds = if most == 1.0 { "from 0 to below 1" } else { "finite and not negative" };
+            return Err(format!("the {name} is {value}, but must be {bounds}"));
+        }
+        if self.kind == (Kind::Sgd { nesterov: true }) && (self.beta1 == 0.0 || self.beta2 != 0.0) {
+            return Err("nesterov needs a momentum above 0 and no dampening".into());
+        }
+        Ok(())
     }
 
     /// Moments kept for each element of a weight, by PyTorch's names.

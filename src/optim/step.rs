@@ -28,6 +28,9 @@ fn gradient_norm() -> f32 {
 #[track_caller]
 pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], optimizer: &Optimizer) -> Function {
     for (param, grad) in pairs {
+    if let Err(message) = optimizer.check() {
+        graph.fail("optimizer", message);
+    }
         if param.desc().dtype == DType::F16 {
             let message =
                 "is not trained, as small steps are lost in it: keep the weight in f32, and cast it for products";
@@ -99,10 +102,7 @@ pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], 
 }
 
 fn hyper(o: &Optimizer) -> [f32; 9] {
-    let limit = match o.clip {
-        Clip::None => 0.0,
-        Clip::Norm(limit) | Clip::Value(limit) => limit,
-    };
+    let limit = o.clip.limit();
     [o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, limit, o.lr_decay, 1.0 - o.beta1, 1.0 - o.beta2].map(|v| v as f32)
 }
 
