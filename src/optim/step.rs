@@ -6,6 +6,7 @@ use super::rows::RowStep;
 use crate::graph::{Arg, Candidate, Caps, DType, Desc, Function, Graph, Io, Kernel, Op, Param, Role, Tensor};
 use crate::shader;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Elements that one workgroup updates.
 const CHUNK: usize = 1024;
@@ -17,7 +18,7 @@ const LANES: usize = 4;
 /// Elements that one workgroup of the norm's first stage adds, 256 for each invocation.
 const NORM_CHUNK: usize = 1 << 14;
 
-/// Elements of packed gradients that one dispatch can bind on every device, 128 MiB.
+/// Elements of packed gradients, or of moments, that one dispatch can bind on every device, 128 MiB.
 const MOST: usize = 32 << 20;
 
 pub(super) const GRADIENT_NORM: &str = "@group(0) @binding(6) var<storage, read> norm: array<f32>; // [1]
@@ -27,10 +28,10 @@ fn gradient_norm() -> f32 {
 
 #[track_caller]
 pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], optimizer: &Optimizer) -> Function {
-    for (param, grad) in pairs {
     if let Err(message) = optimizer.check() {
         graph.fail("optimizer", message);
     }
+    for (param, grad) in pairs {
         if param.desc().dtype == DType::F16 {
             let message =
                 "is not trained, as small steps are lost in it: keep the weight in f32, and cast it for products";
@@ -68,18 +69,19 @@ pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], 
         inputs.extend(norm.as_ref());
         function = function.update(graph.update(step, &inputs));
     }
-    let mut rest = &pairs[..];
+    let pieces = pieces(optimizer, &pairs);
+    let mut rest = &pieces[..];
     while !rest.is_empty() {
         // As many weights as fit into one binding.
         let mut elements = 0;
-        let fits = |(param, _): &&(Param, Tensor)| {
-            elements += param.desc().elements().next_multiple_of(64);
+        let fits = |piece: &&Piece<'_>| {
+            elements += piece.bound;
             elements <= MOST
         };
         let count = rest.iter().take_while(fits).count().max(1);
         let (now, later) = rest.split_at(count);
         let step = Step::new(optimizer, now, &hyper, norm.is_some());
-        let mut inputs: Vec<&Tensor> = now.iter().map(|(_, grad)| grad).collect();
+        let mut inputs: Vec<&Tensor> = now.iter().map(|piece| piece.grad).collect();
         inputs.extend(norm.as_ref());
         function = function.update(graph.update(step, &inputs));
         rest = later;
@@ -99,6 +101,29 @@ pub(super) fn add(graph: &Graph, function: Function, pairs: &[(Param, Tensor)], 
         Some(norm) => function.output(&norm),
         None => function,
     }
+}
+
+/// A weight or, where its moments do not fit into one binding, a part of it.
+struct Piece<'a> {
+    param: &'a Param,
+    grad: &'a Tensor,
+    range: Range<usize>,
+    /// Elements of [`MOST`] that it takes: as many as there are gradients or moments.
+    bound: usize,
+}
+
+fn pieces<'a>(optimizer: &Optimizer, pairs: &'a [(Param, Tensor)]) -> Vec<Piece<'a>> {
+    let slots = optimizer.moments().len().max(1);
+    let most = MOST / slots / CHUNK * CHUNK;
+    let mut pieces = Vec::new();
+    for (param, grad) in pairs {
+        let elements = param.desc().elements();
+        // A part's gradient is bound as a whole.
+        let bound = if elements > most { MOST } else { elements.next_multiple_of(64) * slots };
+        let ranges = (0..elements.max(1)).step_by(most).map(|start| start..elements.min(start + most));
+        pieces.extend(ranges.map(|range| Piece { param, grad, range, bound }));
+    }
+    pieces
 }
 
 fn hyper(o: &Optimizer) -> [f32; 9] {
@@ -194,7 +219,7 @@ pub(super) fn tuned(o: &Optimizer, entry: &'static str, total: usize) -> Kernel 
         .set("TOTAL", total)
 }
 
-/// One step of an optimizer over several weights.
+/// One step of an optimizer over several weights, or a part of one.
 #[derive(Debug)]
 struct Step {
     optimizer: Optimizer,
@@ -202,17 +227,20 @@ struct Step {
     clip_norm: bool,
     /// Counters, hyper-parameters, moments; then the weights.
     state: Vec<Param>,
+    /// The elements of each weight.
+    ranges: Vec<Range<usize>>,
     /// Elements between one kind of moments and the next.
     total: usize,
 }
 
 impl Step {
-    fn new(optimizer: &Optimizer, pairs: &[(Param, Tensor)], hyper: &Param, clip_norm: bool) -> Self {
-        let total: usize = pairs.iter().map(|(param, _)| param.desc().elements().next_multiple_of(LANES)).sum();
+    fn new(optimizer: &Optimizer, pieces: &[Piece<'_>], hyper: &Param, clip_norm: bool) -> Self {
+        let total: usize = pieces.iter().map(|piece| piece.range.len().next_multiple_of(LANES)).sum();
         let (counters, moments) = moments_of(optimizer, total);
         let mut state = vec![counters, hyper.clone(), moments];
-        state.extend(pairs.iter().map(|(param, _)| param.clone()));
-        Step { optimizer: optimizer.clone(), clip_norm, state, total }
+        state.extend(pieces.iter().map(|piece| piece.param.clone()));
+        let ranges = pieces.iter().map(|piece| piece.range.clone()).collect();
+        Step { optimizer: optimizer.clone(), clip_norm, state, ranges, total }
     }
 }
 
@@ -244,17 +272,16 @@ impl Op for Step {
         let mut slabs: HashMap<u64, (usize, Vec<u32>)> = HashMap::new();
         let mut order = Vec::new();
         let mut moment = 0;
-        for (n, (place, &grad)) in io.state[3..].iter().zip(io.pack).enumerate() {
-            let elements = self.state[3 + n].desc().elements();
+        for (n, (range, (place, &grad))) in self.ranges.iter().zip(io.state[3..].iter().zip(io.pack)).enumerate() {
             let (_, rows) = slabs.entry(place.slab).or_insert_with(|| {
                 order.push(place.slab);
                 (3 + n, Vec::new())
             });
-            for first in (0..elements).step_by(CHUNK) {
-                let length = CHUNK.min(elements - first);
-                rows.extend([place.offset + first, grad + first, moment + first, length].map(|v| v as u32));
+            for first in range.clone().step_by(CHUNK) {
+                let (moment, length) = (moment + first - range.start, CHUNK.min(range.end - first));
+                rows.extend([place.offset + first, grad + first, moment, length].map(|v| v as u32));
             }
-            moment += elements.next_multiple_of(LANES);
+            moment += range.len().next_multiple_of(LANES);
         }
         // Bindings behind the gradients, by place; `advance` uses only two of them.
         let args = |table: Arg, weight: usize| {

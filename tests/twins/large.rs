@@ -3,8 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
+use shadegrad::graph::Role;
 use shadegrad::ops::Window;
-use shadegrad::{Error, Graph};
+use shadegrad::optim::Adam;
+use shadegrad::{Error, Graph, Param};
 
 use crate::support::reference::Random;
 use crate::trial::*;
@@ -94,6 +96,31 @@ fn the_largest_binding() {
     match small_gpu().compile(&g.function([&y])) {
         Err(Error::Limit { limit, .. }) => assert_eq!(limit, "134217728 bytes"),
         other => panic!("{:?}", other.err()),
+    }
+}
+
+/// Adam's moments of this weight do not fit into one binding, so parts of it have their own.
+#[test]
+fn the_moments_of_a_large_weight() {
+    let _turn = turn();
+    const COUNT: usize = (16 << 20) + 1_025;
+    let (large, small) =
+        (Param::new("large", Role::Weight, [COUNT], &[]), Param::new("small", Role::Weight, [3], &[0.0; 3]));
+    let g = Graph::new();
+    let slope = g.input([1]);
+    let loss = (g.param(&large) * &slope).sum(&[], false) + (g.param(&small) * &slope).sum(&[], false);
+    let gpu = small_gpu();
+    let program = gpu.compile(&g.minimize(&loss, Adam::new(0.5))).expect("a program");
+    for value in [1.0, 3.0] {
+        program.write(&slope, &[value]).and_then(|p| p.run()).expect("a run");
+    }
+    // As Kingma and Ba have it, for the gradients 1 and 3.
+    let [m, v] = [(0.9 * 0.1 + 0.1 * 3.0) / (1.0 - 0.81), (0.999 * 0.001 + 0.001 * 9.0) / (1.0 - 0.999f32.powi(2))];
+    let want = -0.5 - 0.5 * m / v.sqrt();
+    for weight in [&large, &small] {
+        let values = gpu.read_param(weight).expect("values");
+        let wrong = values.iter().position(|value| (value - want).abs() > 1e-4);
+        assert_eq!(wrong, None, "{weight:?}: {:?} and not {want}", wrong.map(|at| values[at]));
     }
 }
 
