@@ -2,12 +2,13 @@
 //! nothing is lost when a loss diverges.
 
 use shadegrad::data::{Images, Order, digits};
+use shadegrad::graph::Role;
 use shadegrad::io::{StateDict, load_state_dict, state_dict};
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::ImageBatch;
 use shadegrad::optim::{Adam, Optimizer, Sgd};
 use shadegrad::train::{Losses, Session};
-use shadegrad::{Error, Gpu, Graph, Program, Result, Tensor};
+use shadegrad::{Error, Gpu, Graph, Param, Program, Result, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -161,7 +162,8 @@ fn a_resumed_run_of_another_network_or_seed_is_refused() -> Result<()> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("run.safetensors");
     let run = Run::new(&gpu, Sgd::new(0.01))?;
-    run.session()?.save(&path, 0, 0, &BTreeMap::new())?;
+    run.steps(0, 3)?;
+    run.session()?.save(&path, 3, 0, &BTreeMap::new())?;
 
     let message = Session::new(&run.program, run.net.parameters(), 6)?.resume(&path).unwrap_err().to_string();
     assert!(message.contains("seed 5") && message.contains('6'), "{message}");
@@ -172,6 +174,52 @@ fn a_resumed_run_of_another_network_or_seed_is_refused() -> Result<()> {
     assert_eq!(adam.weights()?, before, "a refused checkpoint changed weights");
     let message = run.session()?.resume(Path::new("nowhere.safetensors")).unwrap_err().to_string();
     assert!(message.contains("nowhere.safetensors"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn names_are_distinct_and_what_the_optimizer_keeps_is_finite() -> Result<()> {
+    let gpu = Gpu::new()?;
+    let twice = nn::sequential((("fc", nn::Linear::new(2, 2)), nn::Relu, ("fc", nn::Linear::new(2, 2))));
+    let by_place = nn::sequential((("1", nn::Linear::new(2, 2)), nn::Linear::new(2, 2)));
+    for (net, name) in [(&twice, "fc.weight"), (&by_place, "1.weight")] {
+        let message = state_dict(&gpu, &net.parameters()).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("one of its own"), "{message}");
+        assert!(load_state_dict(&gpu, &net.parameters(), &StateDict::new()).unwrap_err().to_string().contains(name));
+    }
+    let run = Run::new(&gpu, Adam::new(0.01))?;
+    assert!(Session::new(&run.program, twice.parameters(), SEED).is_err());
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("run.safetensors");
+    let session = run.session()?;
+    session.save(&path, 0, 0, &BTreeMap::new())?;
+    let moments = run.program.params().iter().find(|param| param.name().starts_with("exp_avg")).expect("moments");
+    let mut words = vec![0; moments.desc().words()];
+    words[3] = f32::INFINITY.to_bits();
+    gpu.write_param_words(moments, &words)?;
+    let message = session.save(&path, 1, 0, &BTreeMap::new()).unwrap_err().to_string();
+    assert!(message.contains("exp_avg") && message.contains("is inf at step 1"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_setting_reaches_every_group_of_weights() -> Result<()> {
+    let gpu = Gpu::new()?;
+    let [a, b] = ["a", "b"].map(|name| Param::new(name, Role::Weight, [1], &[1.0]));
+    let g = Graph::new();
+    let loss = (g.param(&a) + g.param(&b)).sum(&[], false);
+    let grads = g.grad(&loss, [&g.param(&a), &g.param(&b)]);
+    let function = g.apply(g.function([&loss]), &[(a.clone(), grads[0].clone())], Sgd::new(0.1));
+    let program = gpu.compile(&g.apply(function, &[(b.clone(), grads[1].clone())], Sgd::new(0.5)))?;
+    program.run()?;
+    assert_eq!([gpu.read_param(&a)?, gpu.read_param(&b)?].concat(), [0.9, 0.5]);
+    program.set("lr", 0.25)?.run()?;
+    assert_eq!([gpu.read_param(&a)?, gpu.read_param(&b)?].concat(), [0.9 - 0.25, 0.25]);
+    for value in [f32::NAN, f32::INFINITY] {
+        let message = program.set("lr", value).err().expect("an error").to_string();
+        assert!(message.contains("lr") && message.contains("not finite"), "{message}");
+    }
     Ok(())
 }
 

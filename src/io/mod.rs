@@ -17,6 +17,7 @@ mod state;
 mod tensor;
 
 pub use checkpoint::{Checkpoint, DataOrder};
+pub(crate) use model::{check_state_dict, distinct};
 pub use model::{load_state_dict, state_dict};
 pub use state::StateDict;
 pub use tensor::{HostTensor, HostType};

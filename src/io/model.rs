@@ -2,7 +2,8 @@
 
 use super::{HostTensor, HostType, StateDict};
 use crate::graph::{DType, Param};
-use crate::{Gpu, Result};
+use crate::{Error, Gpu, Result};
+use std::collections::HashMap;
 
 /// The type on the host, where f16 is f32.
 fn host_type(dtype: DType) -> HostType {
@@ -13,8 +14,23 @@ fn host_type(dtype: DType) -> HostType {
     }
 }
 
+/// Refuses two parameters of one name, as a state dict would hold only one of them.
+pub(crate) fn distinct(parameters: &[(String, Param)]) -> Result<()> {
+    let mut known = HashMap::new();
+    for (name, param) in parameters {
+        if known.insert(name, param).is_some_and(|other| other != param) {
+            return Err(Error::argument(name, "two parameters have this name; give each layer one of its own"));
+        }
+    }
+    Ok(())
+}
+
 /// The values of named parameters, f16 ones as f32 (as [`crate::nn::Module::parameters`] gives them), read from the device.
+///
+/// # Errors
+/// Two parameters of one name; what [`Gpu::read_params`] reports.
 pub fn state_dict(gpu: &Gpu, parameters: &[(String, Param)]) -> Result<StateDict> {
+    distinct(parameters)?;
     let params: Vec<Param> = parameters.iter().map(|(_, param)| param.clone()).collect();
     let mut state = StateDict::new();
     for ((name, param), words) in parameters.iter().zip(gpu.read_params(&params)?) {
@@ -31,13 +47,9 @@ pub fn state_dict(gpu: &Gpu, parameters: &[(String, Param)]) -> Result<StateDict
 /// Puts a state dict into named parameters: all of them, exactly; nothing changes if anything does not fit.
 ///
 /// # Errors
-/// [`crate::Error::State`] that lists every missing, extra and misshapen tensor.
+/// [`crate::Error::State`] that lists every missing, extra and misshapen tensor; two parameters of one name.
 pub fn load_state_dict(gpu: &Gpu, parameters: &[(String, Param)], state: &StateDict) -> Result<()> {
-    let expected: Vec<(String, HostType, Vec<usize>)> = parameters
-        .iter()
-        .map(|(name, param)| (name.clone(), host_type(param.desc().dtype), param.desc().shape.to_vec()))
-        .collect();
-    state.check(&expected)?;
+    check_state_dict(parameters, state)?;
     for (name, param) in parameters {
         let tensor = state.get(name)?;
         match param.desc().dtype {
@@ -46,4 +58,14 @@ pub fn load_state_dict(gpu: &Gpu, parameters: &[(String, Param)], state: &StateD
         }
     }
     Ok(())
+}
+
+/// Whether [`load_state_dict`] would take it.
+pub(crate) fn check_state_dict(parameters: &[(String, Param)], state: &StateDict) -> Result<()> {
+    distinct(parameters)?;
+    let expected: Vec<(String, HostType, Vec<usize>)> = parameters
+        .iter()
+        .map(|(name, param)| (name.clone(), host_type(param.desc().dtype), param.desc().shape.to_vec()))
+        .collect();
+    state.check(&expected)
 }

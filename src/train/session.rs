@@ -1,7 +1,7 @@
 //! A training run that can be stopped and goes on with the same bits.
 
 use crate::graph::{Param, Role};
-use crate::io::{Checkpoint, DataOrder, load_state_dict, state_dict};
+use crate::io::{Checkpoint, DataOrder, HostTensor, check_state_dict, distinct, load_state_dict, state_dict};
 use crate::{Error, Program, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,11 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// A run of `program` over the network with these named parameters, seeded by `seed` (which the data order and the
     /// program's random numbers follow).
+    ///
+    /// # Errors
+    /// Two parameters of one name; what the device reports.
     pub fn new(program: &'a Program, parameters: Vec<(String, Param)>, seed: u64) -> Result<Self> {
+        distinct(&parameters)?;
         let kept = program.params().iter().filter(|param| param.role() == Role::State);
         let state: Vec<(String, Param)> =
             kept.enumerate().map(|(n, param)| (format!("{n}.{}", param.name()), param.clone())).collect();
@@ -27,6 +31,10 @@ impl<'a> Session<'a> {
     }
 
     /// Saves everything after `step` steps, atomically; `notes` are kept beside it.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] where a weight or what the optimizer keeps is not finite; what the device reports, or the file
+    /// system. The old checkpoint is then still there.
     pub fn save(&self, path: &Path, step: u64, epoch: u64, notes: &BTreeMap<String, String>) -> Result<()> {
         let gpu = self.program.gpu();
         let checkpoint = Checkpoint {
@@ -38,13 +46,16 @@ impl<'a> Session<'a> {
             order: DataOrder { seed: self.seed, position: step },
             notes: notes.clone(),
         };
-        if let Some((name, _)) = checkpoint.model.tensors.iter().find(|(_, t)| has_nan(t)) {
-            return Err(Error::NotFinite {
-                what: format!("the weight {name}"),
-                value: f32::NAN,
-                step,
-                remedy: "nothing was saved; the last good checkpoint is intact".into(),
-            });
+        for (kind, state) in [("weight", &checkpoint.model), ("optimizer's", &checkpoint.optim)] {
+            let found = state.tensors.iter().find_map(|(name, tensor)| Some((name, not_finite(tensor)?)));
+            if let Some((name, value)) = found {
+                return Err(Error::NotFinite {
+                    what: format!("the {kind} {name}"),
+                    value,
+                    step,
+                    remedy: "nothing was saved; the last good checkpoint is intact".into(),
+                });
+            }
         }
         checkpoint.save(path)
     }
@@ -60,12 +71,16 @@ impl<'a> Session<'a> {
             return Err(Error::argument("seed", message));
         }
         let gpu = self.program.gpu();
+        // Both, before either is written.
+        check_state_dict(&self.parameters, &checkpoint.model)?;
+        check_state_dict(&self.state, &checkpoint.optim)?;
         load_state_dict(gpu, &self.parameters, &checkpoint.model)?;
         load_state_dict(gpu, &self.state, &checkpoint.optim)?;
         Ok(checkpoint.step)
     }
 }
 
-fn has_nan(tensor: &crate::io::HostTensor) -> bool {
-    tensor.to_f32().is_ok_and(|values| values.iter().any(|v| v.is_nan()))
+/// The first float that is none to go on with.
+fn not_finite(tensor: &HostTensor) -> Option<f32> {
+    tensor.to_f32().ok()?.into_iter().find(|value| !value.is_finite())
 }
