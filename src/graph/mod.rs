@@ -312,6 +312,19 @@ impl Graph {
         }
     }
 
+    /// What `build` gives; a mistake in it is one in the part of that name, made at the caller's line.
+    #[track_caller]
+    pub(crate) fn part<T>(&self, name: &str, build: impl FnOnce() -> T) -> T {
+        let before = self.failed();
+        let built = build();
+        if let (false, Some([_, message, site])) = (before, &mut self.0.borrow_mut().error) {
+            let caller = Location::caller();
+            *message = format!("{name}: {message}");
+            *site = format!("{}:{}", caller.file(), caller.line());
+        }
+        built
+    }
+
     /// A tensor that stands for a failed operation; a graph with one never compiles.
     #[track_caller]
     pub(crate) fn poison(&self, op: &str, message: impl Into<String>) -> Tensor {
@@ -332,22 +345,6 @@ impl Graph {
         self.inner().error.is_some()
     }
 
-    /// Adds an operation; gives its outputs. Equal operations on equal inputs become one node.
-    #[track_caller]
-    pub(crate) fn push(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Vec<Tensor> {
-        let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
-        self.own(op.name(), inputs.iter().copied());
-        if self.failed() {
-            return vec![self.poison(op.name(), "")];
-        }
-        let sized = |outputs: Vec<Desc>| outputs.iter().try_for_each(Desc::check).map(|()| outputs);
-        let outputs = match halves(&op, &descs).and_then(|()| op.outputs(&descs)).and_then(sized) {
-            Ok(outputs) => outputs,
-            Err(message) => return vec![self.poison(op.name(), message)],
-        };
-        let values: Vec<Value> = inputs.iter().map(|t| t.value()).collect();
-        let key = op.state().is_empty().then(|| format!("{op:?}{values:?}"));
-        let known = key.as_ref().and_then(|key| self.inner().known.get(key).copied());
     /// Adds an operation of your own; gives its outputs. Equal operations on equal inputs become one node.
     ///
     /// The crate's own shaders run without wgpu's run-time checks, as their operations are known to give them memory of the
@@ -365,6 +362,22 @@ impl Graph {
         self.update(op, inputs)
     }
 
+    /// Adds an operation; gives its outputs. Equal operations on equal inputs become one node.
+    #[track_caller]
+    pub(crate) fn push(&self, op: impl Op + 'static, inputs: &[&Tensor]) -> Vec<Tensor> {
+        let descs: Vec<Desc> = inputs.iter().map(|t| t.desc().clone()).collect();
+        self.own(op.name(), inputs.iter().copied());
+        if self.failed() {
+            return vec![self.poison(op.name(), "")];
+        }
+        let sized = |outputs: Vec<Desc>| outputs.iter().try_for_each(Desc::check).map(|()| outputs);
+        let outputs = match halves(&op, &descs).and_then(|()| op.outputs(&descs)).and_then(sized) {
+            Ok(outputs) => outputs,
+            Err(message) => return vec![self.poison(op.name(), message)],
+        };
+        let values: Vec<Value> = inputs.iter().map(|t| t.value()).collect();
+        let key = op.state().is_empty().then(|| format!("{op:?}{values:?}"));
+        let known = key.as_ref().and_then(|key| self.inner().known.get(key).copied());
         let node = known.unwrap_or_else(|| self.add(Source::Op(Rc::new(op)), values, outputs.clone()));
         if let Some(key) = key {
             self.0.borrow_mut().known.insert(key, node);
@@ -408,6 +421,9 @@ impl Graph {
     #[track_caller]
     pub fn upkeep(&self, tensor: &Tensor, updates: impl IntoIterator<Item = Update>) -> Tensor {
         let updates: Vec<Update> = updates.into_iter().collect();
+        if updates.iter().any(|update| update.1 != self.id()) {
+            return self.poison("upkeep", "its updates belong to different graphs");
+        }
         // A node of its own, as the layer's is not the only one that may compute these values.
         let number = updates.first().map_or(0, |update| update.0);
         let kept = self.push1(checkpoint::Again("kept", number), &[tensor]);
@@ -421,9 +437,6 @@ impl Graph {
     pub fn function<'a>(&self, outputs: impl IntoIterator<Item = &'a Tensor>) -> Function {
         let outputs: Vec<Tensor> = outputs.into_iter().cloned().collect();
         self.own("function", &outputs);
-        if updates.iter().any(|update| update.1 != self.id()) {
-            return self.poison("upkeep", "its updates belong to different graphs");
-        }
         Function { graph: self.clone(), outputs, updates: Vec::new(), settings: Vec::new() }
     }
 }
@@ -457,6 +470,9 @@ impl Function {
     }
 
     /// The first mistake made while its graph was built, if there was one; `compile` gives it, too.
+    ///
+    /// # Errors
+    /// [`Error::Graph`].
     pub fn check(&self) -> Result<()> {
         self.graph.error()
     }
@@ -470,9 +486,6 @@ impl Function {
         while let Some(id) = stack.pop() {
             if !std::mem::replace(&mut seen[id], true) {
                 stack.extend(inner.nodes[id].inputs.iter().map(|v| v.node));
-    ///
-    /// # Errors
-    /// [`Error::Graph`].
             }
         }
         (0..seen.len()).filter(|&id| seen[id]).collect()
@@ -503,6 +516,7 @@ impl Function {
     }
 
     /// Adds an update.
+    #[track_caller]
     pub fn update(mut self, update: Update) -> Self {
         match update.1 == self.graph.id() {
             true => self.updates.push(update),
@@ -525,4 +539,3 @@ impl Function {
         self
     }
 }
-    #[track_caller]

@@ -81,7 +81,11 @@ pub fn sequential(layers: impl Layers) -> Sequential {
 
 impl Module for Sequential {
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.layers.iter().fold(x.clone(), |x, (_, layer)| layer.forward(&x))
+        let mut x = x.clone();
+        for (name, layer) in &self.layers {
+            x = x.graph().part(&format!("layer {name}"), || layer.forward(&x));
+        }
+        x
     }
 
     fn parameters(&self) -> Vec<(String, Param)> {
