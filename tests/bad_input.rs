@@ -1,7 +1,7 @@
 //! Mistakes: each comes back as an error that names the op, the shapes, and the line of this file. None panics.
 
 use shadegrad::gpu::Options;
-use shadegrad::graph::Role;
+use shadegrad::graph::{Desc, Role};
 use shadegrad::nn::{self, Module};
 use shadegrad::ops::{Attention, Conv2dOptions, CrossEntropy, ImageBatch, PadMode, Reduction, Window};
 use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
@@ -372,6 +372,36 @@ fn tensors_of_other_graphs() {
     mixed("grad", |g, a, b| drop(g.grad(&a.sum(&[], false), [b])));
     mixed("function", |g, _, b| drop(g.function([b])));
     mixed("output", |g, a, b| drop(g.function([a]).output(b)));
+    mixed("minimize", |g, _, b| drop(g.minimize(&(b + 1.0).sum(&[], false), Adam::new(0.1))));
+    mixed("sgd", |g, _, b| {
+        drop(g.apply(g.function([]), &[(Param::new("w", Role::Weight, [2], &[1.0; 2]), b + 1.0)], Sgd::new(0.1)))
+    });
+    mixed("checkpoint", |g, a, b| {
+        let far = (b + 1.0).relu();
+        drop(g.checkpoint(&[a], move |_| vec![far.clone()]))
+    });
+    mixed("assign", |g, _, b| {
+        let _ = g.assign(&Param::new("s", Role::State, [2], &[0.0; 2]), &(b + 1.0).relu());
+    });
+    mixed("update", |g, a, b| {
+        let state = Param::new("s", Role::State, [2], &[0.0; 2]);
+        drop(g.function([a]).update(b.graph().assign(&state, &(b + 1.0).relu())))
+    });
+    mixed("upkeep", |g, a, b| {
+        let state = Param::new("s", Role::State, [2], &[0.0; 2]);
+        drop(g.upkeep(a, [b.graph().assign(&state, &(b + 1.0).relu())]))
+    });
+    for op in ["cross_entropy", "index_select", "gather"] {
+        let (g, other) = (Graph::new(), Graph::new());
+        (0..9).for_each(|n| drop(other.input([n])));
+        let (x, index) = (g.input([2, 3]), other.input_u32([2]));
+        drop(match op {
+            "cross_entropy" => x.cross_entropy(&index),
+            "index_select" => x.index_select(0, &index),
+            _ => x.gather(0, &index.reshape([1, 2])),
+        });
+        assert!(g.error().is_err_and(|error| error.to_string().contains("different graphs")), "{op}");
+    }
     let (g, other) = (Graph::new(), Graph::new());
     let (a, b) = (g.input([2]), other.input([2]));
     let program = gpu().compile(&g.function([&a.relu()])).expect("a program");
@@ -397,6 +427,7 @@ fn values_that_do_not_fit() {
     says(program.write_u32(&labels, &[0, 3]), &["element 1 is 3", "below 3"]);
     assert!(program.write_u32(&labels, &[7, 2]).is_ok());
     says(program.set("momentun", 0.9), &["momentun", "no such setting"]);
+    says(program.read_u32(&loss), &["f32[]", "not u32"]);
     let param = Param::new("w", Role::Weight, [3], &[0.0; 3]);
     says(gpu.write_param(&param, &[0.0; 4]), &["w", "4 values", "f32[3]"]);
 }
@@ -434,36 +465,6 @@ fn tensors_that_are_too_large() {
         says(compile(&|g| g.constant(shape, &[1.0])), &["too many elements", "tests/bad_input.rs"]);
     }
     let wide = 1 << 30;
-    mixed("minimize", |g, _, b| drop(g.minimize(&(b + 1.0).sum(&[], false), Adam::new(0.1))));
-    mixed("sgd", |g, _, b| {
-        drop(g.apply(g.function([]), &[(Param::new("w", Role::Weight, [2], &[1.0; 2]), b + 1.0)], Sgd::new(0.1)))
-    });
-    mixed("checkpoint", |g, a, b| {
-        let far = (b + 1.0).relu();
-        drop(g.checkpoint(&[a], move |_| vec![far.clone()]))
-    });
-    mixed("assign", |g, _, b| {
-        let _ = g.assign(&Param::new("s", Role::State, [2], &[0.0; 2]), &(b + 1.0).relu());
-    });
-    mixed("update", |g, a, b| {
-        let state = Param::new("s", Role::State, [2], &[0.0; 2]);
-        drop(g.function([a]).update(b.graph().assign(&state, &(b + 1.0).relu())))
-    });
-    mixed("upkeep", |g, a, b| {
-        let state = Param::new("s", Role::State, [2], &[0.0; 2]);
-        drop(g.upkeep(a, [b.graph().assign(&state, &(b + 1.0).relu())]))
-    });
-    for op in ["cross_entropy", "index_select", "gather"] {
-        let (g, other) = (Graph::new(), Graph::new());
-        (0..9).for_each(|n| drop(other.input([n])));
-        let (x, index) = (g.input([2, 3]), other.input_u32([2]));
-        drop(match op {
-            "cross_entropy" => x.cross_entropy(&index),
-            "index_select" => x.index_select(0, &index),
-            _ => x.gather(0, &index.reshape([1, 2])),
-        });
-        assert!(g.error().is_err_and(|error| error.to_string().contains("different graphs")), "{op}");
-    }
     says(compile(&|g| g.input([wide, 1, 1]) + g.input([1, wide, 1]) + g.input([1, 1, wide])), &["too many elements"]);
     says(compile(&|g| g.input([wide, 1]).matmul(&g.input([1, wide])).flatten(0).relu()), &["too many elements"]);
     says(compile(&|g| g.input([2]).pad(&[(huge, huge)], PadMode::Constant(0.0))), &["too"]);

@@ -80,10 +80,11 @@ fn a_guest_records_into_the_host_s_encoder_and_leaves_its_error_handler_alone() 
     let x = g.input([5]);
     let y = &x * 2.0 + 1.0;
     let program = gpu.compile(&g.function([&y]))?;
-    program.write(&x, &[1.0, 2.0, 3.0, 4.0, 5.0])?;
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    program.record(&mut encoder);
-    program.record(&mut encoder);
+    assert!(program.record(&mut encoder).is_err_and(|error| error.to_string().contains("never written")));
+    program.write(&x, &[1.0, 2.0, 3.0, 4.0, 5.0])?;
+    program.record(&mut encoder)?;
+    program.record(&mut encoder)?;
     queue.submit([encoder.finish()]);
     assert_eq!(program.read(&y)?, [3.0, 5.0, 7.0, 9.0, 11.0]);
 

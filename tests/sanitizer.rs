@@ -399,7 +399,8 @@ fn network(gpu: &Gpu) -> Result<Vec<Vec<u32>>, Error> {
     program.write(&x, &numbers(3 * 2 * 13 * 11, 2.0))?.write_u32(&labels, &[4, 0, 5])?;
     program.run()?;
     program.run()?;
-    let mut bits: Vec<Vec<u32>> = outputs.iter().map(|output| program.read_u32(output)).collect::<Result<_, _>>()?;
+    let mut bits: Vec<Vec<u32>> =
+        outputs.iter().map(|output| program.fetch(output)?.wait()).collect::<Result<_, _>>()?;
     bits.extend(gpu.read_params(program.params())?);
     Ok(bits)
 }
@@ -424,7 +425,7 @@ fn long_sums_run_clean() {
             let program = open(sanitize, candidate).compile(&g.function(&outputs)).unwrap();
             let fill = |n: usize| (0..n).map(|i| (i % 17) as f32 - 8.0).collect::<Vec<_>>();
             program.write(&a, &fill(3 * 1031)).unwrap().write(&b, &fill(1031 * 65)).unwrap().run().unwrap();
-            outputs.iter().map(|y| program.read_u32(y).unwrap()).collect::<Vec<_>>()
+            outputs.iter().map(|y| program.fetch(y).unwrap().wait().unwrap()).collect::<Vec<_>>()
         });
         assert_eq!(plain, sanitized, "candidate {candidate}");
     }

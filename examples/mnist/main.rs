@@ -205,6 +205,7 @@ fn run(args: &Args) -> Result<()> {
     }
     let mut order = Order::new(train.len(), args.batch, args.seed)?;
     let per_epoch = order.steps_per_epoch();
+        step.program.write_u32(&step.indices, order.batch(0))?;
     let steps = args.epochs.unwrap_or(data.epochs) * per_epoch;
     let schedule = Schedule::parse(&args.schedule, steps)?;
     let session = Session::new(&step.program, net.parameters(), args.seed)?;

@@ -121,7 +121,7 @@ mod tests {
                 continue;
             }
             let time = |runs: usize| {
-                let once = || gpu.time(clock, |encoder| (0..runs).for_each(|_| program.record(encoder))).unwrap();
+                let once = || gpu.time(clock, |encoder| (0..runs).for_each(|_| program.append(encoder))).unwrap();
                 (0..5).map(|_| once()).fold(f64::INFINITY, f64::min)
             };
             let (one, many) = (time(1), time(40));

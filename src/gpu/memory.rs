@@ -75,7 +75,7 @@ impl Gpu {
         for param in params {
             let mut memory = param.memory();
             if let Memory::Host(words) = &*memory {
-                self.queue().write_buffer(&slab.buffer, offset, bytemuck::cast_slice(words));
+                self.write_words("writing a parameter", &slab.buffer, offset, words)?;
                 let stored = Stored { gpu: self.0.id, slab: slab.clone(), offset: offset as usize / 4 };
                 *memory = Memory::Device(Arc::new(stored));
             }
@@ -96,6 +96,11 @@ impl Gpu {
         })
     }
 
+    /// Writes words into a buffer, from this byte on.
+    pub(super) fn write_words(&self, what: &str, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
+        self.guarded(what, || self.queue().write_buffer(buffer, offset, bytemuck::cast_slice(words)))
+    }
+
     /// Where a parameter lies on this device.
     pub(super) fn stored(&self, param: &Param) -> Result<Arc<Stored>> {
         let stored = match &*param.memory() {
@@ -110,6 +115,9 @@ impl Gpu {
     }
 
     /// The raw words of parameters, in order; those that no program has used yet are still on the host.
+    ///
+    /// # Errors
+    /// A parameter that lives on another device; what the device reports.
     pub fn read_params(&self, params: &[Param]) -> Result<Vec<Vec<u32>>> {
         let mut pending = Vec::new();
         for param in params {
@@ -130,12 +138,19 @@ impl Gpu {
     }
 
     /// The values of one parameter of floats.
+    ///
+    /// # Errors
+    /// As for [`Gpu::read_params`]; a parameter of integers.
     pub fn read_param(&self, param: &Param) -> Result<Vec<f32>> {
+        floats(param, "read its words by read_params")?;
         let words = self.read_params(std::slice::from_ref(param))?.pop().unwrap_or_default();
         Ok(param.desc().dtype.floats(&words, param.desc().elements()))
     }
 
     /// Overwrites a parameter with raw words; later runs see them.
+    ///
+    /// # Errors
+    /// The wrong number of words; a parameter that lives on another device; what the device reports.
     pub fn write_param_words(&self, param: &Param, words: &[u32]) -> Result<()> {
         if words.len() != param.desc().words() {
             let message = format!("{} words were given for {}", words.len(), param.desc());
@@ -147,13 +162,15 @@ impl Gpu {
         }
         let stored = self.stored(param)?;
         let offset = (stored.offset * 4) as u64;
-        self.guarded("writing a parameter", || {
-            self.queue().write_buffer(&stored.slab.buffer, offset, bytemuck::cast_slice(words));
-        })
+        self.write_words("writing a parameter", &stored.slab.buffer, offset, words)
     }
 
     /// Overwrites a parameter of floats, which f16 rounds; later runs see the new values.
+    ///
+    /// # Errors
+    /// As for [`Gpu::write_param_words`]; a parameter of integers.
     pub fn write_param(&self, param: &Param, values: &[f32]) -> Result<()> {
+        floats(param, "give its words to write_param_words")?;
         if values.len() != param.desc().elements() {
             let message = format!("{} values were given for {}", values.len(), param.desc());
             return Err(Error::argument(param.name(), message));
@@ -165,6 +182,14 @@ impl Gpu {
 impl Stored {
     pub fn place(&self) -> Place {
         Place { slab: self.slab.id, offset: self.offset }
+    }
+}
+
+/// Refuses a parameter of integers.
+fn floats(param: &Param, remedy: &str) -> Result<()> {
+    match param.desc().dtype.is_float() {
+        true => Ok(()),
+        false => Err(Error::argument(param.name(), format!("it is {}, not floats; {remedy}", param.desc()))),
     }
 }
 

@@ -54,6 +54,9 @@ impl Program {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    /// An input that was never written; what the device reports.
     pub fn profile(&self) -> Result<Profile> {
         if self.gpu().clock() == Clock::Device {
             let start = Instant::now();
@@ -70,12 +73,12 @@ impl Program {
     /// [`Program::profile`] by a certain clock.
     ///
     /// # Errors
-    /// The device's timestamps were asked for, and it has none.
+    /// As for [`Program::profile`]; the device's timestamps were asked for, and it has none.
     pub fn profile_by(&self, clock: Clock) -> Result<Profile> {
         if clock == Clock::Device && !self.gpu().stamps() {
             return Err(Error::argument("profile", "this device was opened without timestamp queries"));
         }
-        self.submit()?;
+        self.run()?;
         self.gpu().wait()?;
         let mut times = vec![Vec::new(); self.dispatches.len()];
         for _ in 0..REPEATS {
@@ -194,6 +197,8 @@ mod tests {
         let (small, large) = (graph.input([8, 8]), graph.input([256, 256]));
         let outputs = [small.softmax(1), large.matmul(&large)];
         let program = gpu.compile(&graph.function(&outputs)).unwrap();
+        assert!(program.profile().unwrap_err().to_string().contains("never written"));
+        program.write(&small, &[0.5; 64]).unwrap().write(&large, &[0.5; 1 << 16]).unwrap();
         let clocks = if gpu.stamps() { vec![Clock::Host, Clock::Device] } else { vec![Clock::Host] };
         for clock in clocks {
             let profile = program.profile_by(clock).unwrap();

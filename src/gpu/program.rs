@@ -108,7 +108,7 @@ impl Program {
         for buffer in &plan.buffers {
             let made = gpu.pooled("program", buffer.bytes as u64)?;
             if let Some(words) = &buffer.constant {
-                gpu.queue().write_buffer(&made, 0, bytemuck::cast_slice(words));
+                gpu.write_words("writing constants", &made, 0, words)?;
             }
             buffers.push(made);
         }
@@ -199,8 +199,19 @@ impl Program {
     }
 
     /// [`Program::write`] for a u32 input.
+    ///
+    /// # Errors
+    /// As for [`Program::write`].
     pub fn write_u32(&self, input: &Tensor, values: &[u32]) -> Result<&Self> {
         self.write_words(input, DType::U32, values.len(), values)
+    }
+
+    /// [`Program::write`] for an i32 input.
+    ///
+    /// # Errors
+    /// As for [`Program::write`].
+    pub fn write_i32(&self, input: &Tensor, values: &[i32]) -> Result<&Self> {
+        self.write_words(input, DType::I32, values.len(), bytemuck::cast_slice(values))
     }
 
     fn write_words(&self, input: &Tensor, dtype: DType, count: usize, words: &[u32]) -> Result<&Self> {
@@ -213,12 +224,15 @@ impl Program {
             return Err(Error::argument("labels or indices", message));
         }
         let buffer = self.memory(port.region.memory);
-        self.gpu.queue().write_buffer(buffer, port.region.offset as u64, bytemuck::cast_slice(words));
+        self.gpu.write_words("writing an input", buffer, port.region.offset as u64, words)?;
         lock(&self.missing).retain(|value| *value != port.value);
         Ok(self)
     }
 
     /// Starts the program's random numbers (dropout, sampling) anew from this seed.
+    ///
+    /// # Errors
+    /// What the device reports.
     pub fn seed(&self, seed: u64) -> Result<&Self> {
         for param in self.params().iter().filter(|param| param.name() == "random") {
             self.gpu().write_param_words(param, &[seed as u32 ^ (seed >> 32) as u32, 0])?;
@@ -251,8 +265,26 @@ impl Program {
     /// Records the program into an encoder of the caller's; submits nothing. It is one compute pass, but on adapters
     /// where operands are read through textures (see [`crate::graph::mirror`]). The program's memory serves others once
     /// it is dropped, so it has to live until the encoder is submitted.
-    pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
+    ///
+    /// # Errors
+    /// An input that was never written.
+    pub fn record(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.written()?;
+        self.append(encoder);
+        Ok(())
+    }
+
+    /// [`Program::record`] whatever the inputs hold.
+    pub(super) fn append(&self, encoder: &mut wgpu::CommandEncoder) {
         record(&self.dispatches, encoder);
+    }
+
+    /// Refuses to go on without an input.
+    pub(super) fn written(&self) -> Result<()> {
+        let Some(value) = lock(&self.missing).first().copied() else { return Ok(()) };
+        let port = self.plan.inputs.iter().find(|port| port.value == value);
+        let what = port.map_or_else(String::new, |port| format!("{} ({})", port.name, port.desc));
+        Err(Error::argument(what, "this input was never written; write it before the first run"))
     }
 
     /// Has the driver compile the program's kernels now, by dispatching each over no workgroups: nothing is computed and
@@ -293,11 +325,7 @@ impl Program {
     /// An input that was never written; what the device reports; [`Error::Sanitizer`] for a kernel that wrote outside
     /// its outputs, left a part of them unwritten, or made a NaN.
     pub fn run(&self) -> Result<()> {
-        if let Some(value) = lock(&self.missing).first() {
-            let port = self.plan.inputs.iter().find(|port| port.value == *value);
-            let what = port.map_or_else(String::new, |port| format!("{} ({})", port.name, port.desc));
-            return Err(Error::argument(what, "this input was never written; write it before the first run"));
-        }
+        self.written()?;
         self.submit()
     }
 
@@ -308,7 +336,7 @@ impl Program {
         }
         let index = self.gpu.guarded("running", || {
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            self.record(&mut encoder);
+            self.append(&mut encoder);
             self.gpu.queue().submit([encoder.finish()])
         })?;
         let mut submitted = lock(&self.submitted);
@@ -321,19 +349,46 @@ impl Program {
     }
 
     /// Starts to read an output as it is after the last run, without waiting.
+    ///
+    /// # Errors
+    /// A tensor that is no output; what the device reports.
     pub fn fetch(&self, output: &Tensor) -> Result<Readback> {
         let port = self.port(&self.plan.outputs, output, "output")?;
         self.gpu.fetch_tensor(self.memory(port.region.memory), port.region.offset as u64, &port.desc)
     }
 
     /// An output's values after the last run; waits for it.
+    ///
+    /// # Errors
+    /// As for [`Program::fetch`]; an output of integers.
     pub fn read(&self, output: &Tensor) -> Result<Vec<f32>> {
         self.fetch(output)?.wait_f32()
     }
 
     /// [`Program::read`] for a u32 output.
+    ///
+    /// # Errors
+    /// As for [`Program::fetch`]; an output of another type.
     pub fn read_u32(&self, output: &Tensor) -> Result<Vec<u32>> {
-        self.fetch(output)?.wait()
+        self.read_words(output, DType::U32)
+    }
+
+    /// [`Program::read`] for an i32 output.
+    ///
+    /// # Errors
+    /// As for [`Program::read_u32`].
+    pub fn read_i32(&self, output: &Tensor) -> Result<Vec<i32>> {
+        Ok(bytemuck::cast_vec(self.read_words(output, DType::I32)?))
+    }
+
+    fn read_words(&self, output: &Tensor, dtype: DType) -> Result<Vec<u32>> {
+        let readback = self.fetch(output)?;
+        if output.dtype() != dtype {
+            let message =
+                format!("it is {}, not {dtype}: read it by read, or its words by fetch and wait", output.desc());
+            return Err(Error::argument("the output", message));
+        }
+        readback.wait()
     }
 
     /// The device it runs on.

@@ -57,13 +57,19 @@ impl Gpu {
 const KEPT: usize = 16;
 
 impl Readback {
-    /// The data, if it has arrived.
+    /// Whether the data has arrived.
+    ///
+    /// # Errors
+    /// What the device reports.
     pub fn ready(&self) -> Result<bool> {
         self.gpu.poll(wgpu::PollType::Poll)?;
         Ok(lock(&self.mapped).is_some())
     }
 
-    /// Waits for the raw words.
+    /// Waits for the raw words, whatever their type.
+    ///
+    /// # Errors
+    /// What the device reports.
     pub fn wait(self) -> Result<Vec<u32>> {
         // Another thread's poll may be running the callback, so having polled is not having the data.
         while lock(&self.mapped).is_none() {
@@ -91,6 +97,13 @@ impl Readback {
     /// Waits for floats.
     pub fn wait_f32(self) -> Result<Vec<f32>> {
         let (dtype, elements) = (self.desc.dtype, self.desc.elements());
+    ///
+    /// # Errors
+    /// A tensor of integers; what the device reports.
         Ok(dtype.floats(&self.wait()?, elements))
     }
+        if !dtype.is_float() {
+            let message = format!("it is {}, not floats: read_{dtype} reads it, and wait any words", self.desc);
+            return Err(Error::argument("the output", message));
+        }
 }

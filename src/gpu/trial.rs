@@ -179,9 +179,7 @@ impl Program {
                 _ => vec![index; port.desc.elements()],
             };
             let buffer = self.memory(port.region.memory);
-            self.gpu.guarded("filling inputs", || {
-                self.gpu.queue().write_buffer(buffer, port.region.offset as u64, bytemuck::cast_slice(&words));
-            })?;
+            self.gpu.write_words("filling inputs", buffer, port.region.offset as u64, &words)?;
         }
         Ok(())
     }
@@ -208,7 +206,7 @@ impl Program {
     /// Microseconds of one run, the median; of a single one where that is long, and far beyond `limit`.
     fn microseconds(&self, limit: f64) -> Result<f64> {
         let clock = self.gpu.clock();
-        let batch = |runs| self.gpu.time(clock, |encoder| (0..runs).for_each(|_| self.record(encoder)));
+        let batch = |runs| self.gpu.time(clock, |encoder| (0..runs).for_each(|_| self.append(encoder)));
         let single = batch(1)?.max(1e-9);
         if single > LONG && single * 1e6 > limit {
             return Ok(single * 1e6);

@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
         };
         let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         lap(0);
-        program.record(&mut encoder);
+        program.record(&mut encoder)?;
         lap(1);
         let commands = encoder.finish();
         lap(2);

@@ -144,11 +144,12 @@ fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<(Row, Program)> {
     for _ in 1..sets {
         programs.push(program(gpu, case.job())?);
     }
-    let mut turn = 0;
+    let (mut turn, mut recorded) = (0, Ok(()));
     let Times { median, min, spread, reps } = on_device(gpu, budget, |encoder| {
-        programs[turn % sets].record(encoder);
+        recorded = programs[turn % sets].record(encoder);
         turn += 1;
     })?;
+    recorded?;
     let (name, clock) = (case.name.clone(), gpu.clock());
     let row = Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock };
     Ok((row, programs.swap_remove(0)))
