@@ -22,7 +22,11 @@ impl Gpu {
             best.map(|n| free.remove(n))
         };
         match known.map_or_else(|| self.buffer(label, bytes), Ok) {
-            Err(Error::OutOfMemory { .. }) if self.trim() > 0 => self.buffer(label, bytes),
+            Err(Error::OutOfMemory { .. }) if self.trim() > 0 => {
+                // What was given back is free once nothing that is queued needs it.
+                self.wait()?;
+                self.buffer(label, bytes)
+            }
             made => made,
         }
     }
@@ -42,8 +46,9 @@ impl Gpu {
     }
 
     /// Gives memory that no program uses back to the device; tells how many bytes. It is kept for programs to come
-    /// otherwise (up to 256 MiB).
+    /// otherwise (up to 256 MiB), and for reading results (up to 64 MiB).
     pub fn trim(&self) -> u64 {
-        lock(&self.0.pool.0).drain(..).map(|buffer| buffer.size()).sum()
+        let [programs, staging] = [&self.0.pool.0, &self.0.staging].map(|free| std::mem::take(&mut *lock(free)));
+        programs.iter().chain(&staging).map(wgpu::Buffer::size).sum()
     }
 }

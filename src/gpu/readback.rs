@@ -53,8 +53,9 @@ impl Gpu {
     }
 }
 
-/// Buffers kept for read-backs to come; a training loop needs two or three.
+/// Buffers kept for read-backs to come, and their bytes; a training loop needs two or three.
 const KEPT: usize = 16;
+const KEPT_BYTES: u64 = 64 << 20;
 
 impl Readback {
     /// Whether the data has arrived.
@@ -88,22 +89,23 @@ impl Readback {
         drop(view);
         self.staging.unmap();
         let mut free = lock(&self.gpu.0.staging);
-        if free.len() < KEPT {
+        let bytes = free.iter().map(wgpu::Buffer::size).sum::<u64>() + self.staging.size();
+        if free.len() < KEPT && bytes <= KEPT_BYTES {
             free.push(self.staging);
         }
         Ok(words)
     }
 
     /// Waits for floats.
-    pub fn wait_f32(self) -> Result<Vec<f32>> {
-        let (dtype, elements) = (self.desc.dtype, self.desc.elements());
     ///
     /// # Errors
     /// A tensor of integers; what the device reports.
-        Ok(dtype.floats(&self.wait()?, elements))
-    }
+    pub fn wait_f32(self) -> Result<Vec<f32>> {
+        let (dtype, elements) = (self.desc.dtype, self.desc.elements());
         if !dtype.is_float() {
             let message = format!("it is {}, not floats: read_{dtype} reads it, and wait any words", self.desc);
             return Err(Error::argument("the output", message));
         }
+        Ok(dtype.floats(&self.wait()?, elements))
+    }
 }
