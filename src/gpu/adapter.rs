@@ -4,6 +4,7 @@ use super::{Gpu, lock, sanitize};
 use crate::graph::choose::Choices;
 use crate::graph::{Caps, DType};
 use crate::{Error, Result};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// How to open an adapter.
@@ -65,7 +66,8 @@ fn matches(info: &wgpu::AdapterInfo, wanted: &str) -> bool {
     let name = format!("{} {}", info.name, info.driver).to_lowercase();
     match wanted.split_once(':') {
         Some((first, part)) => backend == first && name.contains(part),
-        None => backend == wanted || name.contains(&wanted),
+        None if wgpu::Backend::ALL.iter().any(|known| known.to_string() == wanted) => backend == wanted,
+        None => name.contains(&wanted),
     }
 }
 
@@ -77,13 +79,19 @@ const INSTALL: &str = "no usable graphics driver was found. Install one for your
 
 impl Gpu {
     /// [`Gpu::open`] where blocking is not possible.
+    ///
+    /// # Errors
+    /// As for [`Gpu::open`].
     pub async fn open_async(options: &Options) -> Result<Gpu> {
         let wanted = options.adapter.clone().or_else(|| std::env::var("SHADEGRAD_ADAPTER").ok());
         let wanted = wanted.filter(|w| !w.is_empty());
         let fits = |a: &&wgpu::Adapter| wanted.as_ref().is_none_or(|w| matches(&a.get_info(), w));
         // OpenGL is asked last: its drivers are slow to start, and some print complaints.
         let mut adapters = ranked(wgpu::Backends::all() - wgpu::Backends::GL).await;
-        if !adapters.iter().any(|a| fits(&a)) {
+        let software = adapters.iter().all(|a| a.get_info().device_type == wgpu::DeviceType::Cpu);
+        // Perhaps there is a GPU with no other driver.
+        let overlooked = wanted.is_none() && software && Path::new("/dev/dri").exists();
+        if !adapters.iter().any(|a| fits(&a)) || overlooked {
             adapters = ranked(wgpu::Backends::all()).await;
         }
         if adapters.is_empty() {
@@ -212,5 +220,18 @@ pub(super) fn caps(
         wide: cpu && !options.sanitize && device.features().contains(wgpu::Features::SHADER_INT64),
         candidate: options.candidate,
         guard: if options.sanitize { sanitize::GUARD_BYTES } else { 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_s_name_is_no_part_of_another_adapter_s() {
+        let (cpu, vulkan) = (wgpu::DeviceType::Cpu, wgpu::Backend::Vulkan);
+        let info = wgpu::AdapterInfo { name: "Google SwiftShader".into(), ..wgpu::AdapterInfo::new(cpu, vulkan) };
+        assert!(!matches(&info, "gl") && !matches(&info, "gl:swift") && !matches(&info, "llvmpipe"));
+        assert!(["vulkan", "google", "Swift", "vulkan:swift"].iter().all(|wanted| matches(&info, wanted)));
     }
 }
