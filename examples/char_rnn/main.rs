@@ -14,6 +14,7 @@ use shadegrad::optim::{Adam, Schedule};
 use shadegrad::train::{Losses, Session, interrupt, positive, progress};
 use shadegrad::{Error, Gpu, Result};
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -158,6 +159,10 @@ fn validate(pass: &Pass, text: &[u32]) -> Result<f32> {
 
 fn train(args: &Args) -> Result<()> {
     let started = Instant::now();
+    // Better now than when there is something to save.
+    if let Some(folder) = args.save.parent() {
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+    }
     let gpu = open(args)?;
     let text = text::load(args.text.as_deref(), args.seed)?;
     let alphabet = Alphabet::of(&text);

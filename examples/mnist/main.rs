@@ -13,6 +13,7 @@ use shadegrad::optim::{self, Optimizer, Schedule};
 use shadegrad::train::{Losses, Session, interrupt, positive, progress};
 use shadegrad::{Error, Gpu, Graph, Program, Result, Tensor};
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -187,6 +188,10 @@ impl Data {
 
 fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
+    // Better now than when there is something to save.
+    if let Some(folder) = args.save.parent() {
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+    }
     nn::manual_seed(args.seed);
     let net = network();
     // The device opens and compiles while digits are drawn.
@@ -199,13 +204,13 @@ fn run(args: &Args) -> Result<()> {
     if args.listing || args.profile {
         println!("{}", step.program);
     }
+    let mut order = Order::new(train.len(), args.batch, args.seed)?;
     if args.profile {
+        step.program.write_u32(&step.indices, order.batch(0))?;
         println!("{}", step.program.profile()?);
         return Ok(());
     }
-    let mut order = Order::new(train.len(), args.batch, args.seed)?;
     let per_epoch = order.steps_per_epoch();
-        step.program.write_u32(&step.indices, order.batch(0))?;
     let steps = args.epochs.unwrap_or(data.epochs) * per_epoch;
     let schedule = Schedule::parse(&args.schedule, steps)?;
     let session = Session::new(&step.program, net.parameters(), args.seed)?;
