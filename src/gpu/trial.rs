@@ -70,7 +70,17 @@ impl Gpu {
                 continue;
             }
             seen.push(&work.key);
-            let known = self.choices().of(work).cloned();
+            let choices = self.choices();
+            let known = choices.of(work).cloned();
+            if let (None, Some(choice)) = (&known, choices.0.get(&work.key))
+                && choice.fingerprint == work.fingerprint
+            {
+                log::warn!(
+                    "{}: {:?} was chosen, which is no candidate; it is measured anew",
+                    work.key,
+                    choice.candidate
+                );
+            }
             let choice = match known.map_or_else(|| self.try_all(function, &home, work), |choice| Ok(Some(choice))) {
                 Ok(Some(choice)) => choice,
                 Ok(None) => continue,
@@ -131,8 +141,10 @@ impl Gpu {
             if !remark.is_empty() {
                 log::warn!("{} for {}: {remark}", name, work.key);
             }
-            entrants
-                .push(Entrant { program, trial: Trial { candidate: name.to_string(), microseconds: None, remark } });
+            entrants.push(Entrant {
+                program,
+                trial: Trial { candidate: name.to_string(), microseconds: None, rounds: 0, remark },
+            });
         }
         self.race(&mut entrants)?;
         let trials: Vec<Trial> = entrants.into_iter().map(|entrant| entrant.trial).collect();
@@ -160,6 +172,7 @@ impl Gpu {
                 let time = program.microseconds(HOPELESS * best)?;
                 let least = trial.microseconds.map_or(time, |before| before.min(time));
                 trial.microseconds = Some(least);
+                trial.rounds += 1;
                 best = best.min(least);
             }
         }
@@ -240,16 +253,54 @@ fn floats_differ(want: &[f32], got: &[f32]) -> Option<String> {
 
 impl fmt::Display for Tuned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.choices.iter().flat_map(|(_, choice)| &choice.trials).map(|trial| trial.candidate.len());
+        let width = names.max().unwrap_or(0);
         for (work, choice) in &self.choices {
             writeln!(f, "{work}")?;
-            for trial in &choice.trials {
+            let default = choice.trials.first().and_then(|trial| trial.microseconds);
+            for (n, trial) in choice.trials.iter().enumerate() {
                 let mark = if trial.candidate == choice.candidate { "*" } else { " " };
                 let time = trial.microseconds.map_or_else(|| "-".into(), |time| format!("{time:.1}"));
-                writeln!(f, "  {mark} {:<12} {time:>12} us  {}", trial.candidate, trial.remark)?;
+                let notes = notes(trial, default.filter(|_| n > 0));
+                let first = if n == 0 { "the default, " } else { "" };
+                writeln!(f, "  {mark} {:<width$} {time:>12} us  {first}{notes}", trial.candidate)?;
             }
+            writeln!(f, "  {}", reason(choice))?;
         }
         let known = self.choices.len() - self.new;
         write!(f, "{} kinds of work tuned in {:.1} s, {known} known before", self.new, self.time.as_secs_f64())
+    }
+}
+
+/// How a trial went, beside the default's time.
+fn notes(trial: &Trial, default: Option<f64>) -> String {
+    let Some(time) = trial.microseconds else { return format!("refused: {}", trial.remark) };
+    let factor = default.map(|default| format!("{:.2} times as fast, ", default / time)).unwrap_or_default();
+    let rounds = if trial.rounds == 1 { "measured once".into() } else { format!("measured {} times", trial.rounds) };
+    factor + &rounds
+}
+
+/// Why the winner won.
+fn reason(choice: &Choice) -> String {
+    let measured = |trial: &Trial| Some((trial.candidate.clone(), trial.microseconds?));
+    let winner = &choice.candidate;
+    let times: Vec<(String, f64)> = choice.trials.iter().filter_map(measured).collect();
+    let time = |name: &String| times.iter().find(|(other, _)| other == name).map_or(f64::NAN, |(_, time)| *time);
+    let default = choice.trials.first().map_or(winner, |trial| &trial.candidate);
+    if winner != default {
+        return match time(default) / time(winner) {
+            factor if factor.is_nan() => format!("{winner} is taken, as the default was refused"),
+            factor => format!("{winner} is taken: {factor:.2} times as fast as the default, and right"),
+        };
+    }
+    let others = times.iter().filter(|(name, _)| name != winner);
+    match others.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        None => "the default stays: no other is right and runs".into(),
+        Some((_, other)) if *other >= time(winner) => "the default stays: no other is as fast".into(),
+        Some((name, other)) => format!(
+            "the default stays: {name} is {:.3} times as fast, and less than {WORTH} counts as noise",
+            time(winner) / other
+        ),
     }
 }
 
@@ -270,6 +321,37 @@ mod tests {
         one_wrong[77] = f32::NAN;
         assert!(floats_differ(&right, &one_wrong).unwrap().starts_with("its element 77 is NaN"));
         assert_eq!(floats_differ(&one_wrong, &one_wrong), None);
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_says_why() {
+        let trial = |candidate: &str, microseconds, rounds, remark: &str| Trial {
+            candidate: candidate.into(),
+            microseconds,
+            rounds,
+            remark: remark.into(),
+        };
+        let choice = |candidate: &str, default: Option<f64>| Choice {
+            candidate: candidate.into(),
+            fingerprint: 0,
+            trials: vec![
+                trial("tile", default, 2, ""),
+                trial("held_by_subgroups", Some(98.0), 1, ""),
+                trial("block", None, 0, "its element 7 is 1"),
+            ],
+        };
+        let tuned = |choice| Tuned { choices: vec![("work".into(), choice)], ..Tuned::default() }.to_string();
+        let text = tuned(choice("held_by_subgroups", Some(196.0)));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "    tile                     196.0 us  the default, measured 2 times");
+        assert_eq!(lines[2], "  * held_by_subgroups         98.0 us  2.00 times as fast, measured once");
+        assert_eq!(lines[3], "    block                        - us  refused: its element 7 is 1");
+        assert_eq!(lines[4], "  held_by_subgroups is taken: 2.00 times as fast as the default, and right");
+        assert!(tuned(choice("held_by_subgroups", None)).contains("is taken, as the default was refused"));
+        assert!(tuned(choice("tile", Some(98.0))).contains("the default stays: no other is as fast"));
+        assert!(
+            tuned(choice("tile", Some(99.0))).contains("held_by_subgroups is 1.010 times as fast, and less than 1.03")
+        );
     }
 
     /// Doubles; the candidates are slow and right, fast and wrong, none that a device takes, and fast and right.
@@ -328,7 +410,11 @@ mod tests {
         assert!(slow.microseconds > fast.microseconds && fast.remark.is_empty(), "{tuned}");
         assert!(wrong.remark.contains("wrong on this device") && wrong.microseconds.is_none(), "{tuned}");
         assert!(broken.remark.contains("double.wgsl") && broken.microseconds.is_none(), "{tuned}");
-        assert!(tuned.to_string().contains("  * fast "), "{tuned}");
+        let text = tuned.to_string();
+        for part in ["  * fast ", " us  the default, measured ", " us  refused: its element 0 is ", "fast is taken: "] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(fast.rounds == 2 && wrong.rounds == 0, "{text}");
 
         // Known now, also to another process; and without choices the default is taken.
         assert_eq!(gpu.tune(&doubled()).unwrap().new, 0);

@@ -13,6 +13,8 @@ pub struct Trial {
     pub candidate: String,
     /// Microseconds of one run, the median of several.
     pub microseconds: Option<f64>,
+    /// How many times it was measured so; once where that had shown it to be hopeless.
+    pub rounds: usize,
     /// Why it could not be taken; empty where all went well.
     pub remark: String,
 }
@@ -33,9 +35,10 @@ pub struct Choice {
 pub struct Choices(pub BTreeMap<String, Choice>);
 
 impl Choices {
-    /// The choice for this work, if its candidates are still the same.
+    /// The choice for this work, if its candidates are still the same and one of them was chosen.
     pub fn of(&self, work: &Work) -> Option<&Choice> {
-        self.0.get(&work.key).filter(|choice| choice.fingerprint == work.fingerprint)
+        let known = |choice: &&Choice| work.candidates.contains(&choice.candidate.as_str());
+        self.0.get(&work.key).filter(|choice| choice.fingerprint == work.fingerprint).filter(known)
     }
 }
 
@@ -166,8 +169,10 @@ mod tests {
         assert_eq!(picked(&caps, &choices), "b");
         assert_eq!(picked(&Caps { candidate: Some(5), ..caps.clone() }, &choices), "c");
         // The kernels have changed since.
-        choices.0.insert("k".into(), Choice { fingerprint: 1, ..choice });
+        choices.0.insert("k".into(), Choice { fingerprint: 1, ..choice.clone() });
         assert_eq!(picked(&caps, &choices), "a");
+        choices.0.insert("k".into(), Choice { candidate: "unknown".into(), ..choice });
+        assert_eq!((choices.of(&work), picked(&caps, &choices)), (None, "a"));
     }
 
     #[test]

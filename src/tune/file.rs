@@ -2,7 +2,7 @@
 
 use crate::graph::Caps;
 use crate::graph::choose::{Choices, Fnv};
-use crate::io::atomic::Staged;
+use crate::io::atomic::{Staged, keep, resolve, sibling};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::fs;
@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Counts up when the file's form changes.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Added to the name of a file that is left aside.
+const ASIDE: &str = ".bak";
 /// Time that another process may take to save its choices: a file of some kilobytes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -34,22 +36,25 @@ impl CacheFile {
         CacheFile { path, device, what }
     }
 
-    /// What is kept there. A file that is damaged, or of another device, is left aside with a warning.
+    /// What is kept there. A file that is damaged, or of another version or device, is warned of, and left aside by
+    /// [`CacheFile::save`].
     pub fn load(&self) -> Option<Value> {
         self.read().unwrap_or_else(|error| {
-            log::warn!("{error}; it is measured anew");
+            let aside =
+                if is_foreign(&error) { format!("; the file is then left aside as *{ASIDE}") } else { String::new() };
+            log::warn!("{error}; what it would hold is measured anew{aside}");
             None
         })
     }
 
     fn read(&self) -> Result<Option<Value>> {
         let Some(path) = &self.path else { return Ok(None) };
-        let text = match fs::read_to_string(path) {
+        let text = match fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|e| Error::io(path, e))?,
         };
         let wrong = |message: String| Error::format(path, message);
-        let mut value: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("this is no JSON: {e}")))?;
+        let mut value: Value = serde_json::from_slice(&text).map_err(|e| wrong(format!("this is no JSON: {e}")))?;
         if value["version"] != VERSION {
             return Err(wrong(format!("this is no file of version {VERSION}")));
         }
@@ -68,6 +73,7 @@ impl CacheFile {
             fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         }
         let write = |out: &mut dyn Write| {
+            self.leave_aside().map_err(std::io::Error::other)?;
             writeln!(out, "{:#}", json!({ "version": VERSION, "device": self.device, self.what: value() }))
         };
         let start = Instant::now();
@@ -82,6 +88,22 @@ impl CacheFile {
             }
         }
     }
+
+    /// Keeps a file that cannot be used under another name, as it is about to be replaced.
+    fn leave_aside(&self) -> Result<()> {
+        match (&self.path, self.read()) {
+            (Some(path), Err(error)) if is_foreign(&error) => {
+                let path = resolve(path);
+                keep(&path, &sibling(&path, ASIDE)?)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a file could be read, but was not what it should be.
+fn is_foreign(error: &Error) -> bool {
+    !matches!(error, Error::Io { .. })
 }
 
 /// The file of an adapter's and driver's choices.
@@ -93,7 +115,7 @@ impl ChoiceFile {
         ChoiceFile(CacheFile::of("choices", info, caps, checked))
     }
 
-    /// The choices kept there; those that cannot be read are left aside with a warning.
+    /// The choices kept there; one that cannot be read is warned of.
     pub fn load(&self) -> Choices {
         let Some(value) = self.0.load() else { return Choices::default() };
         let (choices, unreadable) = Choices::from_value(&value);
@@ -106,7 +128,9 @@ impl ChoiceFile {
     /// Keeps these choices beside those that other processes have made meanwhile.
     pub fn save(&self, choices: &Choices) -> Result<()> {
         self.0.save(|| {
-            let mut all = self.load();
+            // What cannot be read was warned of when it was loaded.
+            let kept = self.0.read().ok().flatten();
+            let mut all = kept.map_or_else(Choices::default, |value| Choices::from_value(&value).0);
             all.0.extend(choices.0.clone());
             all.to_value()
         })
@@ -192,11 +216,19 @@ mod tests {
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert!(message().contains("no JSON"));
         fs::write(&path, "{}").unwrap();
-        assert!(message().contains("version 1"));
+        assert!(message().contains("version 2"));
+        let newer = whole.replace("\"version\": 2", "\"version\": 3");
+        fs::write(&path, &newer).unwrap();
         assert_eq!(ours.load(), Choices::default());
-        // And the next choices take their place.
+        // The next choices take its place, and it is not lost.
         ours.save(&example()).unwrap();
         assert_eq!(ours.load(), example());
+        let aside = folder.path().join("choices.json.bak");
+        assert_eq!(fs::read_to_string(&aside).unwrap(), newer);
+        // What is no text is damaged, too; a good file is not left aside.
+        fs::write(&path, b"\xff\xfe").unwrap();
+        (0..2).for_each(|_| ours.save(&example()).unwrap());
+        assert_eq!((ours.load(), fs::read(&aside).unwrap()), (example(), b"\xff\xfe".to_vec()));
     }
 
     #[test]

@@ -41,7 +41,10 @@ impl Choices {
         for (work, value) in works {
             match choice(value) {
                 Some(choice) => drop(choices.0.insert(work.clone(), choice)),
-                None => unreadable = unreadable.or_else(|| Some(format!("the choice for {work:?} is incomplete"))),
+                None => {
+                    unreadable =
+                        unreadable.or_else(|| Some(format!("the choice for {work:?} is incomplete or has no times")))
+                }
             }
         }
         (choices, unreadable)
@@ -49,21 +52,26 @@ impl Choices {
 }
 
 fn trial(trial: &Trial) -> Value {
-    json!({ "candidate": trial.candidate, "us": trial.microseconds, "remark": trial.remark })
+    let Trial { candidate, microseconds, rounds, remark } = trial;
+    json!({ "candidate": candidate, "us": microseconds, "rounds": rounds, "remark": remark })
 }
 
 fn choice(value: &Value) -> Option<Choice> {
     let text = |value: &Value, key: &str| Some(value.get(key)?.as_str()?.to_owned());
     let trial = |value: &Value| {
         let microseconds = value.get("us")?;
-        let microseconds = if microseconds.is_null() { None } else { Some(microseconds.as_f64()?) };
-        Some(Trial { candidate: text(value, "candidate")?, microseconds, remark: text(value, "remark")? })
+        let time = |value: &Value| value.as_f64().filter(|time| time.is_finite() && *time > 0.0);
+        let microseconds = if microseconds.is_null() { None } else { Some(time(microseconds)?) };
+        let rounds = value.get("rounds")?.as_u64()? as usize;
+        Some(Trial { candidate: text(value, "candidate")?, microseconds, rounds, remark: text(value, "remark")? })
     };
-    Some(Choice {
+    let choice = Choice {
         candidate: text(value, "candidate")?,
         fingerprint: u64::from_str_radix(&text(value, "fingerprint")?, 16).ok()?,
         trials: value.get("trials")?.as_array()?.iter().map(trial).collect::<Option<_>>()?,
-    })
+    };
+    let won = choice.trials.iter().any(|trial| trial.candidate == choice.candidate && trial.microseconds.is_some());
+    won.then_some(choice)
 }
 
 #[cfg(test)]
@@ -74,6 +82,7 @@ pub(super) mod tests {
         let trial = |candidate: &str, microseconds, remark: &str| Trial {
             candidate: candidate.into(),
             microseconds,
+            rounds: usize::from(microseconds.is_some()),
             remark: remark.into(),
         };
         let choice = Choice {
@@ -96,5 +105,9 @@ pub(super) mod tests {
         assert!(message("{").contains("no JSON"));
         assert!(message("[]").contains("an object of choices is missing"));
         assert!(message(r#"{"matmul": {"candidate": "a"}}"#).contains(r#"the choice for "matmul" is incomplete"#));
+        let text = example().to_json();
+        for (part, wrong) in [("12.25", "0"), ("12.25", "-1"), ("12.25", "\"1\""), ("\"tile\"", "\"other\"")] {
+            assert!(text.contains(part) && message(&text.replacen(part, wrong, 1)).contains("has no times"), "{wrong}");
+        }
     }
 }
