@@ -133,9 +133,24 @@ fn what_is_wrong_with_a_kernel_is_named() {
     let bare = place.write("bare.wgsl", &KERNEL.replace("//! buffer y: f32[65536] zero\n", ""));
     refused(&[&bare], "the size of the buffer y is not known; say --buffer \"y: f32[1024] random\"");
     refused(&["missing.wgsl"], "missing.wgsl");
-    refused(&["kernels", "nothing_like_it"], "no case is like");
+    refused(&["kernels", "matmul_256", "nothing_like_it"], "no case is like \"nothing_like_it\"; --list shows");
+    refused(&["peers", "matmul_256", "nothing_like_it"], "no case is like \"nothing_like_it\"");
     let baseline = place.write("baseline.json", "not a baseline");
     refused(&["kernels", "relu_4m", "--compare", &baseline], "line 1 is no JSON");
+    for wrong in ["nan", "inf", "-1"] {
+        refused(
+            &["kernels", "--compare", &baseline, "--regression", wrong],
+            "a number of percent, 0 or more, is wanted",
+        );
+    }
+    for wrong in ["-1", "0", "1e18", "nan"] {
+        refused(&["models", "--seconds", wrong], "a number of seconds above 0, 3600 at the most, is wanted");
+        refused(&[&good, "--seconds", wrong], "a number of seconds above 0, 3600 at the most, is wanted");
+    }
+    let mut peers = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
+    let output = peers.args(["bench", "peers", "matmul_256"]).env("PEER_BUDGET_S", "nan").output().expect("it runs");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains("PEER_BUDGET_S: \"nan\": a number of seconds"), "{message}");
     refused(&[], "name a suite or a WGSL file");
 }
 
@@ -146,6 +161,7 @@ fn a_suite_is_printed_in_every_form_and_compared_with_a_baseline() {
     let with = |more: &[&str]| place.fine(&[&short, more].concat());
     let text = with(&["--json"]);
     let row = rows(&text).pop().expect("a row");
+    let head = text.lines().next().expect("a line for the device");
     assert_eq!((row["case"].as_str(), row["flops"].as_f64()), (Some("matmul_256"), Some(f64::from(2 << 24))));
     assert!(with(&[]).contains("matmul_256  "));
     assert_eq!(with(&["--csv"]).lines().map(|line| line.split(',').count()).collect::<Vec<_>>(), [11, 11]);
@@ -154,10 +170,15 @@ fn a_suite_is_printed_in_every_form_and_compared_with_a_baseline() {
     let scaled = |factor: f64| {
         let mut row = row.clone();
         row["median_us"] = (row["median_us"].as_f64().expect("a time") * factor).into();
-        place.write("baseline.json", &row.to_string())
+        place.write("baseline.json", &format!("{head}\n{row}\n"))
     };
     let chart = place.path("roof.svg").display().to_string();
-    with(&["--compare", &scaled(10.0), "--svg", &chart]);
+    let faster = with(&["--compare", &scaled(1e4), "--svg", &chart]);
+    let cells: Vec<&str> = faster.lines().last().expect("a row").split_whitespace().collect();
+    let percent: f64 = cells[4].parse().expect("a change");
+    assert!(faster.contains(" change % ") && (-100.0..-90.0).contains(&percent), "{faster}");
+    let change = rows(&with(&["--json", "--compare", &scaled(1e4)])).pop().expect("a row")["change"].as_f64();
+    assert!((-1.0..-0.9).contains(&change.expect("a change")), "{change:?}");
     let picture = std::fs::read_to_string(&chart).expect("a picture");
     assert!(picture.contains("matmul_256") && picture.contains("operations per byte"));
     let against = |baseline: &str| place.refused(&[&short[..], &["--compare", baseline]].concat());
@@ -165,7 +186,7 @@ fn a_suite_is_printed_in_every_form_and_compared_with_a_baseline() {
     assert!(message.contains("1 of 1 cases take more than 10 % longer: matmul_256 (+"), "{message}");
     let foreign = place.write("foreign.json", &format!("{{\"device\": \"another\"}}\n{row}\n"));
     assert!(against(&foreign).contains("measured on another, this is"));
-    let other = place.write("other.json", &row.to_string().replace("matmul_256", "matmul_257"));
+    let other = place.write("other.json", &format!("{head}\n{row}\n").replace("matmul_256", "matmul_257"));
     assert!(against(&other).contains("no case that was measured is in the baseline"));
 }
 
@@ -184,9 +205,15 @@ fn what_was_tuned_is_kept_and_explained() {
     for entry in std::fs::read_dir(place.path("cache")).expect("a cache") {
         std::fs::write(entry.expect("a file").path(), "{").expect("a file");
     }
-    assert!(place.fine(&explain).contains("1 kinds of work tuned"));
+    let again = place.run(&explain);
+    let (said, warned) = (String::from_utf8_lossy(&again.stdout), String::from_utf8_lossy(&again.stderr));
+    assert!(said.contains("1 kinds of work tuned") && said.contains("the default, measured "), "{said}");
+    assert_eq!(warned.matches("no JSON").count(), 1, "{warned}");
+    let names = std::fs::read_dir(place.path("cache")).expect("a cache").map(|entry| entry.expect("a file").path());
+    let aside: Vec<PathBuf> = names.filter(|path| path.extension().is_some_and(|ending| ending == "bak")).collect();
+    assert!(matches!(&aside[..], [path] if std::fs::read_to_string(path).expect("a file") == "{"), "{aside:?}");
     std::fs::remove_dir_all(place.path("cache")).expect("a cache");
     place.write("cache", "a file where a folder should be");
     assert!(place.refused(&explain).contains("the choices are not kept"));
-    assert!(place.refused(&["tune", "nothing_like_it"]).contains("nothing is called like"));
+    assert!(place.refused(&["tune", "relu_4m", "nothing_like_it"]).contains("no case is like \"nothing_like_it\""));
 }

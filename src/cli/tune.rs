@@ -1,6 +1,6 @@
 //! `shadegrad tune`: chooses kernels by measurement.
 
-use super::bench::{cases, kernels};
+use super::bench::{cases, kernels, warn_if_busy};
 use super::say;
 use shadegrad::gpu::Options;
 use shadegrad::graph::choose::Choices;
@@ -23,15 +23,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let cases = cases::like([cases::models(), kernels::all()].into_iter().flatten().collect(), &args.models);
-    if cases.is_empty() {
-        let lists = "`shadegrad bench models --list` and `bench kernels --list` show what there is";
-        let message = format!("nothing is called like {:?}; {lists}", args.models);
-        return Err(Error::argument("tune", message));
-    }
+    let all = [cases::models(), kernels::all()].into_iter().flatten().collect();
+    let cases = cases::like(all, &args.models, "--list of `shadegrad bench models` and `bench kernels`")?;
     let choices = args.fresh.then(Choices::default);
     let gpu = Gpu::open(&Options { adapter: args.adapter.clone(), tune: true, choices, ..Options::default() })?;
     say(&gpu.to_string())?;
+    warn_if_busy();
     let mut unkept = None;
     for case in cases {
         let tuned = gpu.tune(&case.job().function)?;

@@ -28,7 +28,9 @@
 
 mod file;
 mod json;
+mod load;
 mod roofline;
 
 pub(crate) use file::ChoiceFile;
+pub use load::busy;
 pub use roofline::{Roof, Roofline};

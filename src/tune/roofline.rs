@@ -2,6 +2,7 @@
 //! "Roofline", CACM 52(4), 2009).
 
 use super::file::CacheFile;
+use super::load::Watch;
 use crate::gpu::{RawBuffer, Trust};
 use crate::graph::{Kernel, wgsl};
 use crate::ops::gemm::of_matrices;
@@ -9,6 +10,7 @@ use crate::{DType, Gpu, Result, shader};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::iter::once_with;
 
 /// A device's measured limits.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,58 +72,75 @@ impl Roofline {
         if compute >= memory { (compute, Roof::Compute) } else { (memory, Roof::Memory) }
     }
 
-    /// As it was measured before on this adapter and driver with these shaders, or measured now, which takes some
-    /// seconds. `fresh` measures in any case.
+    /// As it was measured before on this adapter and driver with these shaders, or measured now, which takes about half a
+    /// minute; `progress` hears what is measured. `fresh` measures in any case. What was measured while other programs
+    /// kept the machine [busy](super::busy) is measured anew when they no longer do, and warned of meanwhile.
     ///
     /// # Errors
     /// What the device reports. A file that cannot be written is only warned of.
-    pub fn of(gpu: &Gpu, fresh: bool) -> Result<Roofline> {
+    pub fn of(gpu: &Gpu, fresh: bool, progress: &mut dyn FnMut(&str)) -> Result<Roofline> {
         let file = CacheFile::of("roofline", gpu.info(), gpu.caps(), gpu.checked());
         let source = wgsl::fingerprint(&shader!("roofline.wgsl"));
         let known = file.load().filter(|value| value["shader"] == source.as_str());
-        if let (false, Some(roofline)) = (fresh, known.as_ref().and_then(Roofline::from_value)) {
-            return Ok(roofline);
+        if let (false, Some(known)) = (fresh, &known)
+            && let Some(roofline) = Roofline::from_value(known)
+        {
+            let disturbed = known["busy"].as_f64();
+            if disturbed.is_none() || super::busy().is_some() {
+                warn_if_disturbed(disturbed);
+                return Ok(roofline);
+            }
         }
-        let roofline = Roofline::measure(gpu)?;
+        let watch = Watch::start();
+        let roofline = Roofline::measure(gpu, progress)?;
+        let busy = watch.and_then(|watch| watch.busy());
+        warn_if_disturbed(busy);
         let mut value = roofline.to_value();
         value["shader"] = source.into();
+        value["busy"] = busy.into();
         if let Err(error) = file.save(|| value.clone()) {
             log::warn!("the device's limits are not kept: {error}");
         }
         Ok(roofline)
     }
 
-    /// Measures.
+    /// Measures; `progress` hears what.
     ///
     /// # Errors
     /// What the device reports.
-    pub fn measure(gpu: &Gpu) -> Result<Roofline> {
-        let best = |rates: Vec<Result<f64>>| {
-            rates.into_iter().collect::<Result<Vec<f64>>>().map(|rates| rates.into_iter().fold(0.0, f64::max))
+    pub fn measure(gpu: &Gpu, progress: &mut dyn FnMut(&str)) -> Result<Roofline> {
+        let mut best = |what: &str, rates: &mut dyn Iterator<Item = Result<f64>>| {
+            progress(what);
+            let mut best: f64 = 0.0;
+            for rate in rates {
+                best = best.max(rate?);
+            }
+            Ok(best)
         };
         let has = |feature| gpu.device().features().contains(feature);
+        let chains = |halves| CHAINS.iter().map(move |&chains| arithmetic(gpu, chains, halves));
         let memory = |entry: &'static str| {
             // Integers are no terms of a triad.
-            let elements = ELEMENTS.iter().filter(|(name, _)| {
+            let elements = ELEMENTS.iter().filter(move |(name, _)| {
                 !name.contains("u64") || (has(wgpu::Features::SHADER_INT64) && entry != "triad_memory")
             });
-            best(elements.map(|element| bandwidth(gpu, entry, *element)).collect())
+            elements.map(move |element| bandwidth(gpu, entry, *element))
         };
         let halves = has(wgpu::Features::SHADER_F16);
-        let matrices = gpu.caps().matrices.iter();
+        let mut matrices = BTreeMap::new();
+        for of in &gpu.caps().matrices {
+            let name = format!("{} {1}x{1}", of.0, of.1);
+            let rate = best(&format!("matrices {name}"), &mut once_with(|| products(gpu, *of)))?;
+            matrices.insert(name, rate);
+        }
         Ok(Roofline {
-            arithmetic: best(CHAINS.map(|chains| arithmetic(gpu, chains, false)).into())?,
-            halves: match halves {
-                true => Some(best(CHAINS.map(|chains| arithmetic(gpu, chains, true)).into())?),
-                false => None,
-            },
-            matrices: matrices
-                .map(|of| Ok((format!("{} {1}x{1}", of.0, of.1), products(gpu, *of)?)))
-                .collect::<Result<_>>()?,
-            read: memory("read_memory")?,
-            copy: memory("copy_memory")?,
-            triad: memory("triad_memory")?,
-            workgroup: workgroup(gpu)?,
+            arithmetic: best("arithmetic", &mut chains(false))?,
+            halves: if halves { Some(best("f16 arithmetic", &mut chains(true))?) } else { None },
+            matrices,
+            read: best("reading memory", &mut memory("read_memory"))?,
+            copy: best("copying memory", &mut memory("copy_memory"))?,
+            triad: best("y = x + 3 z", &mut memory("triad_memory"))?,
+            workgroup: best("workgroup memory", &mut once_with(|| workgroup(gpu)))?,
         })
     }
 
@@ -145,6 +164,17 @@ impl Roofline {
             triad: number("triad_gbps")?,
             workgroup: number("workgroup_gbps")?,
         })
+    }
+}
+
+/// Says so if others had this share of the processors while the limits were measured.
+fn warn_if_disturbed(share: Option<f64>) {
+    if let Some(share) = share {
+        log::warn!(
+            "the roofs were measured while other programs used {:.0} % of the processors and may be too low, percentages of \
+             them too high; they are measured anew when the machine is no longer busy",
+            100.0 * share
+        );
     }
 }
 

@@ -3,79 +3,87 @@
 use super::report::Row;
 use serde_json::Value;
 use shadegrad::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A former run with `--json`.
+#[derive(Debug)]
 pub struct Baseline {
-    /// Where it was, if it says so.
-    device: Option<String>,
-    rows: Vec<(String, f64)>,
+    /// Where it was.
+    device: String,
+    /// Microseconds of each case.
+    medians: BTreeMap<String, f64>,
 }
 
-/// A case in both runs.
-pub struct Change {
-    pub name: String,
-    /// Microseconds then and now.
-    pub before: f64,
-    pub now: f64,
-}
-
-impl Change {
-    /// How many times as long as before it takes.
-    pub fn ratio(&self) -> f64 {
-        self.now / self.before
-    }
+/// A number of percent that a case may take longer.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "a number of percent, 0 or more, is wanted".into())
 }
 
 impl Baseline {
     /// Reads the lines that `--json` printed.
     pub fn load(path: &Path) -> Result<Baseline> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let (mut device, mut rows) = (None, Vec::new());
+        let wrong =
+            |message: String| Error::format(path, format!("{message}; a baseline is what --json printed in one run"));
+        let (mut device, mut medians) = (None::<String>, BTreeMap::new());
         for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let value: Value = serde_json::from_str(line).map_err(|e| {
-                Error::format(path, format!("line {} is no JSON ({e}); a baseline is what --json printed", n + 1))
-            })?;
-            device = device.or_else(|| value["device"].as_str().map(String::from));
-            if let (Some(name), Some(median)) = (value["case"].as_str(), value["median_us"].as_f64()) {
-                rows.push((name.to_string(), median));
+            let wrong = |message: String| wrong(format!("line {} {message}", n + 1));
+            let value: Value = serde_json::from_str(line).map_err(|e| wrong(format!("is no JSON ({e})")))?;
+            if let Some(this) = value["device"].as_str()
+                && device.get_or_insert_with(|| this.into()) != this
+            {
+                return Err(wrong("is of another device than the ones before".into()));
+            }
+            // One that could not be measured then is as good as missing.
+            let Some(name) = value["case"].as_str().filter(|_| value.get("error").is_none()) else { continue };
+            let median = value["median_us"].as_f64().filter(|median| median.is_finite() && *median > 0.0);
+            let median = median.ok_or_else(|| wrong(format!("has no time of {name} (median_us) above 0")))?;
+            if medians.insert(name.to_string(), median).is_some() {
+                return Err(wrong(format!("has {name} a second time")));
             }
         }
-        if rows.is_empty() {
-            return Err(Error::format(path, "there are no measured cases in it; a baseline is what --json printed"));
+        match device {
+            _ if medians.is_empty() => Err(wrong("there are no measured cases in it".into())),
+            Some(device) => Ok(Baseline { device, medians }),
+            None => Err(wrong("no line says on which device it was measured".into())),
         }
-        Ok(Baseline { device, rows })
     }
 
     /// That it is of this device.
     pub fn check(&self, device: &str) -> Result<()> {
-        match self.device.as_deref().filter(|other| *other != device) {
-            Some(other) => Err(Error::argument(
-                "--compare",
-                format!("that was measured on {other}, this is {device}; times of different devices say nothing"),
-            )),
-            None => Ok(()),
+        if self.device == device {
+            return Ok(());
         }
+        let message =
+            format!("that was measured on {}, this is {device}; times of different devices say nothing", self.device);
+        Err(Error::argument("--compare", message))
     }
 
-    /// The cases in both.
-    pub fn changes(&self, rows: &[Row]) -> Vec<Change> {
-        let change = |row: &Row| {
-            let (name, before) = self.rows.iter().find(|(name, _)| *name == row.name)?;
-            Some(Change { name: name.clone(), before: *before, now: row.median })
-        };
-        rows.iter().filter_map(change).collect()
+    /// How many times as long as then this takes, if it was measured then.
+    pub fn ratio(&self, row: &Row) -> Option<f64> {
+        self.medians.get(&row.name).map(|before| row.median / before)
     }
 }
 
-/// An error that names the cases that take more than `percent` longer than before.
-pub fn judge(changes: &[Change], percent: f64) -> Result<()> {
-    let worse = changes.iter().filter(|change| change.ratio() > 1.0 + percent / 100.0);
-    let worse: Vec<String> = worse.map(|c| format!("{} ({:+.1} %)", c.name, 100.0 * (c.ratio() - 1.0))).collect();
+/// An error that names the cases that take more than `percent` longer than before; those that are new are told of.
+pub fn judge(rows: &[Row], percent: f64) -> Result<()> {
+    let (known, new): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.ratio.is_some());
+    if known.is_empty() {
+        return Err(Error::argument("--compare", "no case that was measured is in the baseline"));
+    }
+    if !new.is_empty() {
+        let names: Vec<&str> = new.iter().map(|row| row.name.as_str()).collect();
+        eprintln!("not in the baseline: {}", names.join(", "));
+    }
+    let worse = known.iter().filter_map(|row| Some((&row.name, 100.0 * (row.ratio? - 1.0))));
+    let worse: Vec<String> =
+        worse.filter(|worse| worse.1 > percent).map(|(name, by)| format!("{name} ({by:+.1} %)")).collect();
     if worse.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of {} cases take more than {percent} % longer: ", worse.len(), changes.len());
+    let message = format!("{} of {} cases take more than {percent} % longer: ", worse.len(), known.len());
     Err(Error::argument("--compare", message + &worse.join(", ")))
 }
 
@@ -92,22 +100,42 @@ mod tests {
         let lines: Vec<String> = before.iter().map(|row| row.json().to_string()).collect();
         std::fs::write(&path, format!("{{\"device\": \"x\"}}\n{}\n", lines.join("\n"))).unwrap();
         let baseline = Baseline::load(&path).unwrap();
-        let changes = baseline.changes(&[row("a", 105.0), row("b", 130.0), row("c", 1e6)]);
-        assert_eq!(changes.len(), 2);
-        let error = judge(&changes, 10.0).unwrap_err().to_string();
+        let compared = |name: &str, median: f64| {
+            let row = row(name, median);
+            Row { ratio: baseline.ratio(&row), ..row }
+        };
+        let rows = [compared("a", 105.0), compared("b", 130.0), compared("c", 1e6)];
+        assert_eq!(rows[2].ratio, None);
+        let error = judge(&rows, 10.0).unwrap_err().to_string();
         assert!(error.contains("1 of 2 cases") && error.contains("b (+30.0 %)") && !error.contains("a ("), "{error}");
-        assert!(judge(&changes, 40.0).is_ok());
+        assert!(judge(&rows, 40.0).is_ok());
+        assert!(judge(&rows[2..], 40.0).unwrap_err().to_string().contains("no case that was measured"));
     }
 
     #[test]
     fn a_file_that_is_no_baseline_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.json");
-        let message = || Baseline::load(&path).err().unwrap().to_string();
-        assert!(message().contains("x.json"));
-        std::fs::write(&path, "hello\n").unwrap();
-        assert!(message().contains("line 1 is no JSON"));
-        std::fs::write(&path, "{\"device\": \"x\"}\n").unwrap();
-        assert!(message().contains("no measured cases"));
+        let message = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Baseline::load(&path).unwrap_err().to_string()
+        };
+        assert!(Baseline::load(&folder.path().join("y.json")).unwrap_err().to_string().contains("y.json"));
+        assert!(message("hello\n").contains("x.json: line 1 is no JSON"));
+        let (x, y, case) = ("{\"device\": \"x\"}", "{\"device\": \"y\"}", "{\"case\": \"a\", \"median_us\": 1.5}");
+        assert!(message(x).contains("no measured cases"));
+        assert!(message(case).contains("no line says on which device"));
+        assert!(message(&format!("{x}\n{case}\n{y}\n")).contains("line 3 is of another device"));
+        assert!(message(&format!("{x}\n{case}\n\n{case}\n")).contains("line 4 has a a second time"));
+        for wrong in ["0", "-3.5", "null", "\"1.5\""] {
+            let message = message(&format!("{x}\n{}", case.replace("1.5", wrong)));
+            assert!(message.contains("line 2 has no time of a"), "{message}");
+        }
+    }
+
+    #[test]
+    fn percentages_are_numbers_from_0() {
+        assert_eq!((percent("0"), percent("2.5")), (Ok(0.0), Ok(2.5)));
+        assert!(["nan", "inf", "-1", "ten"].iter().all(|text| percent(text).is_err()));
     }
 }

@@ -3,7 +3,7 @@
 use super::{networks, recurrent};
 use shadegrad::ops::{Attention, Conv2dOptions, Window};
 use shadegrad::optim::Adam;
-use shadegrad::{DType, Function, Graph, Program, Result, Tensor};
+use shadegrad::{DType, Error, Function, Graph, Program, Result, Tensor};
 
 /// One line of the benchmark.
 pub struct Case {
@@ -211,10 +211,14 @@ pub fn models() -> Vec<Case> {
     all
 }
 
-/// The cases of these names or, where no case is called so, with these parts in their names; all if none are given.
-pub fn like(mut cases: Vec<Case>, names: &[String]) -> Vec<Case> {
+/// The cases of these names or, where no case is called so, with these parts in their names; all if none are given. A name
+/// that no case is like is refused with a word on which list shows what there is.
+pub fn like(mut cases: Vec<Case>, names: &[String], list: &str) -> Result<Vec<Case>> {
     if names.is_empty() {
-        return cases;
+        return Ok(cases);
+    }
+    if let Some(name) = names.iter().find(|name| !cases.iter().any(|case| case.name.contains(name.as_str()))) {
+        return Err(Error::argument("cases", format!("no case is like {name:?}; {list} shows what there is")));
     }
     let exact: Vec<bool> = names.iter().map(|name| cases.iter().any(|case| case.name == *name)).collect();
     cases.retain(|case| {
@@ -224,7 +228,7 @@ pub fn like(mut cases: Vec<Case>, names: &[String]) -> Vec<Case> {
         };
         names.iter().zip(&exact).any(fits)
     });
-    cases
+    Ok(cases)
 }
 
 pub fn matmul(name: String, m: usize, k: usize, n: usize) -> Case {
@@ -344,10 +348,11 @@ mod tests {
     fn patterns_are_names_or_parts_of_them() {
         let wanted = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|text| text.to_string()).collect();
-            like(all(), &names).into_iter().map(|case| case.name).collect::<Vec<_>>()
+            let found = like(all(), &names, "a list").map_err(|error| error.to_string())?;
+            Ok::<_, String>(found.into_iter().map(|case| case.name).collect::<Vec<_>>())
         };
-        assert_eq!(wanted(&["mnist_infer_b1", "pool_f"]), ["maxpool_fwd", "maxpool_fb", "mnist_infer_b1"]);
-        assert_eq!(wanted(&["nothing"]).len(), 0);
-        assert_eq!(wanted(&[]).len(), 37);
+        assert_eq!(wanted(&["mnist_infer_b1", "pool_f"]).unwrap(), ["maxpool_fwd", "maxpool_fb", "mnist_infer_b1"]);
+        assert!(wanted(&["matmul_256", "nothing"]).unwrap_err().contains("like \"nothing\"; a list shows"));
+        assert_eq!(wanted(&[]).unwrap().len(), 37);
     }
 }

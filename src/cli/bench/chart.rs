@@ -1,6 +1,5 @@
 //! The roofline as a picture, with every case as a point; and bars of what changed since a baseline.
 
-use super::baseline::Change;
 use super::report::Row;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -19,7 +18,8 @@ const COLUMNS: u32 = 3;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Writes the picture.
-pub fn draw(path: &Path, device: &str, roofline: &Roofline, rows: &[Row], changes: &[Change]) -> Result<()> {
+pub fn draw(path: &Path, device: &str, roofline: &Roofline, rows: &[Row]) -> Result<()> {
+    let changes: Vec<(&str, f64)> = rows.iter().filter_map(|row| Some((row.name.as_str(), row.ratio?))).collect();
     let bars = if changes.is_empty() { 0 } else { 60 + BAR * changes.len() as u32 };
     let mut text = String::new();
     {
@@ -34,7 +34,7 @@ pub fn draw(path: &Path, device: &str, roofline: &Roofline, rows: &[Row], change
             .map_err(|e| e.to_string())
             .and_then(|()| roofs(&above, device, roofline, &points))
             .and_then(|()| legend(&middle, &points))
-            .and_then(|()| if bars > 0 { compare(&below, changes) } else { Ok(()) })
+            .and_then(|()| if bars > 0 { compare(&below, &changes) } else { Ok(()) })
             .and_then(|()| root.present().map_err(|e| e.to_string()));
         drawn.map_err(|message| Error::argument("--svg", message))?;
     }
@@ -102,20 +102,20 @@ fn roofs(area: &Area<'_>, device: &str, roofline: &Roofline, rows: &[&Row]) -> R
 }
 
 /// A bar for each case: how many times as long as before it takes.
-fn compare(area: &Area<'_>, changes: &[Change]) -> Result<(), String> {
+fn compare(area: &Area<'_>, changes: &[(&str, f64)]) -> Result<(), String> {
     let failed = |e: DrawingAreaErrorKind<_>| e.to_string();
-    let longest = changes.iter().map(Change::ratio).fold(1.0, f64::max);
+    let longest = changes.iter().map(|change| change.1).fold(1.0, f64::max);
     let (left, scale) = (260.0, f64::from(WIDTH - 400) / longest);
     let title = ("sans-serif", 14).into_font();
     area.draw(&Text::new("time against the baseline (line: as before)", (16, 8), title)).map_err(failed)?;
-    for (n, change) in changes.iter().enumerate() {
+    for (n, &(name, ratio)) in changes.iter().enumerate() {
         let y = 34 + (BAR * n as u32) as i32;
-        let end = (left + scale * change.ratio()) as i32;
-        let color = if change.ratio() > 1.0 { RGBColor(200, 80, 60) } else { RGBColor(60, 140, 90) };
+        let end = (left + scale * ratio) as i32;
+        let color = if ratio > 1.0 { RGBColor(200, 80, 60) } else { RGBColor(60, 140, 90) };
         area.draw(&Rectangle::new([(left as i32, y), (end, y + 14)], color.filled())).map_err(failed)?;
         let font = ("sans-serif", 12).into_font();
-        area.draw(&Text::new(change.name.clone(), (16, y + 1), font.clone())).map_err(failed)?;
-        area.draw(&Text::new(format!("{:.2}", change.ratio()), (end + 6, y + 1), font)).map_err(failed)?;
+        area.draw(&Text::new(name, (16, y + 1), font.clone())).map_err(failed)?;
+        area.draw(&Text::new(format!("{ratio:.2}"), (end + 6, y + 1), font)).map_err(failed)?;
     }
     let one = (left + scale) as i32;
     let bottom = 34 + (BAR * changes.len() as u32) as i32;
@@ -132,12 +132,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("roof.svg");
         let roofline = Roofline { arithmetic: 100.0, read: 10.0, copy: 20.0, triad: 15.0, ..Roofline::default() };
-        let changes = [Change { name: "first".into(), before: 1.0, now: 1.5 }];
-        draw(&path, "a device", &roofline, &[row("first", 100.0), row("second", 1.0)], &changes).unwrap();
+        let slower = Row { ratio: Some(1.5), ..row("first", 100.0) };
+        draw(&path, "a device", &roofline, &[slower, row("second", 1.0)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(["a device", "first", "second", "1.50", "operations per byte"].iter().all(|part| text.contains(part)));
         assert_eq!(text.matches("<circle").count(), 2);
-        draw(&path, "a device", &roofline, &[], &[]).unwrap();
-        assert!(draw(&folder.path().join("no/such/folder.svg"), "", &roofline, &[], &[]).is_err());
+        draw(&path, "a device", &roofline, &[]).unwrap();
+        assert!(draw(&folder.path().join("no/such/folder.svg"), "", &roofline, &[]).is_err());
     }
 }

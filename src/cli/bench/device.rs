@@ -3,7 +3,6 @@
 use crate::cli::launch::Launch;
 use crate::cli::say;
 use shadegrad::Result;
-use shadegrad::tune::Roofline;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,7 +20,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let gpu = super::open(&args.adapter)?;
     super::warn_if_busy();
-    let roofline = Roofline::of(&gpu, args.fresh)?;
+    let roofline = super::roofline(&gpu, args.fresh)?;
     let launch = Launch::measure(&gpu)?;
     let clock = gpu.clock().describe();
     if args.json {

@@ -23,6 +23,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let gpu = super::open(&args.adapter)?;
+    super::warn_if_busy();
     let (program, _) = chain(&gpu, DISPATCHES)?;
     let dispatches = program.plan().steps.len() as f64;
     // The device is idle when a call begins, so that nothing but the host's own work is in it.

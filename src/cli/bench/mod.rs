@@ -17,7 +17,9 @@ mod timing;
 pub use timing::Start;
 
 use clap::Subcommand;
+use indicatif::ProgressBar;
 use shadegrad::gpu::Options;
+use shadegrad::tune::{self, Roofline};
 use shadegrad::{Gpu, Result};
 
 #[derive(Subcommand)]
@@ -56,13 +58,30 @@ pub fn run(args: &Args, start: Start) -> Result<()> {
 }
 
 /// Says so if other programs keep the machine busy, where the system tells.
-fn warn_if_busy() {
-    let load = std::fs::read_to_string("/proc/loadavg").ok();
-    let load: Option<f64> = load.and_then(|text| text.split(' ').next()?.parse().ok());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    if let Some(load) = load.filter(|load| *load > 0.5 * cores) {
-        eprintln!("the machine is busy: a load of {load} on {cores} cores; times will be longer than they need be");
+pub fn warn_if_busy() {
+    if let Some(share) = tune::busy() {
+        let percent = 100.0 * share;
+        eprintln!(
+            "the machine is busy: other programs use {percent:.0} % of its processors; times will be longer than they need be"
+        );
     }
+}
+
+/// The device's limits; says so where they have to be measured first, which takes a while.
+fn roofline(gpu: &Gpu, fresh: bool) -> Result<Roofline> {
+    let mut bar: Option<ProgressBar> = None;
+    let roofline = Roofline::of(gpu, fresh, &mut |what| {
+        let bar = bar.get_or_insert_with(|| {
+            eprintln!("measuring what the device can do at the most, for this and later runs: about half a minute");
+            ProgressBar::new_spinner()
+        });
+        bar.set_message(what.to_string());
+        bar.tick();
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    roofline
 }
 
 /// Opens the adapter that was named, else the best one.

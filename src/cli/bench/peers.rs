@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// Names, or parts of names; all cases without
+    names: Vec<String>,
     /// Print one JSON line per case
     #[arg(long)]
     json: bool,
-    /// Only the cases of these names, or that contain one of these texts
+    /// The same, with commas in between
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     only: Vec<String>,
     /// Print the names of the cases and stop
@@ -28,36 +30,40 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, start: Start) -> Result<()> {
-    let cases = cases::like(cases::all(), &args.only);
-    if cases.is_empty() {
-        return Err(Error::argument("--only", format!("no case is like {:?}; --list names them", args.only)));
-    }
+    let cases = cases::like(cases::all(), &[&args.names[..], &args.only].concat(), "--list")?;
     if args.list {
         return cases.iter().try_for_each(|case| say(&case.name));
     }
+    let budget = budget()?;
     let gpu = super::open(&args.adapter)?;
+    let width = cases.iter().map(|case| case.name.len()).fold("case".len(), usize::max);
     // The cold start of a later case leaves out the cases before it.
     let opened = start.elapsed();
+    super::warn_if_busy();
     if !args.json {
-        say(&format!("{gpu}\n{}", header()))?;
+        say(&format!("{gpu}\n{}", header(width)))?;
     }
+    let mut failed = Vec::new();
     for case in &cases {
         let begun = Instant::now();
-        let timed = time(&gpu, case, || opened + begun.elapsed());
+        let timed = time(&gpu, case, budget, || opened + begun.elapsed());
         let line = match &timed {
             _ if args.json => json(&gpu.to_string(), case, timed.as_ref().map(|(sample, _)| sample)),
-            Ok((sample, _)) => row(case, sample),
-            Err(error) => format!("{:<24} failed: {error}", case.name),
+            Ok((sample, _)) => row(case, sample, width),
+            Err(error) => format!("{:<width$} failed: {error}", case.name),
         };
         say(&line)?;
+        if timed.is_err() {
+            failed.push(case.name.as_str());
+        }
         if let (true, Ok((_, program))) = (args.profile, &timed) {
             say(&format!("{}\n", program.profile()?))?;
         }
     }
-    Ok(())
+    suite::all_measured(&failed)
 }
 
-fn time(gpu: &Gpu, case: &Case, cold: impl FnOnce() -> Duration) -> Result<(Sample, Program)> {
+fn time(gpu: &Gpu, case: &Case, budget: Duration, cold: impl FnOnce() -> Duration) -> Result<(Sample, Program)> {
     let job = case.job();
     let (check, reads) = (job.check.clone(), job.reads);
     let program = suite::program(gpu, job)?;
@@ -69,7 +75,7 @@ fn time(gpu: &Gpu, case: &Case, cold: impl FnOnce() -> Duration) -> Result<(Samp
         }
         check.iter().map(|tensor| Ok(mean_magnitude(&program.read(tensor)?))).sum()
     };
-    Ok((measure(call, cold, budget())?, program))
+    Ok((measure(call, cold, budget)?, program))
 }
 
 fn mean_magnitude(values: &[f32]) -> f64 {
@@ -81,17 +87,17 @@ fn rate(work: f64, milliseconds: f64) -> f64 {
     if milliseconds > 0.0 { work / milliseconds / 1e6 } else { 0.0 }
 }
 
-fn header() -> String {
+fn header(width: usize) -> String {
     format!(
-        "{:<24} {:>10} {:>10} {:>5} {:>9} {:>8} {:>10} {:>10} {:>10}  check",
+        "{:<width$} {:>10} {:>10} {:>5} {:>9} {:>8} {:>10} {:>10} {:>10}  check",
         "case", "median ms", "min ms", "reps", "GFLOP/s", "GB/s", "items/s", "first ms", "cold ms"
     )
 }
 
-fn row(case: &Case, sample: &Sample) -> String {
+fn row(case: &Case, sample: &Sample, width: usize) -> String {
     let some = |value: f64, digits: usize| if value > 0.0 { format!("{value:.digits$}") } else { "-".into() };
     format!(
-        "{:<24} {:>10.3} {:>10.3} {:>5} {:>9} {:>8} {:>10} {:>10.1} {:>10.1}  {:.5e}",
+        "{:<width$} {:>10.3} {:>10.3} {:>5} {:>9} {:>8} {:>10} {:>10.1} {:>10.1}  {:.5e}",
         case.name,
         sample.median,
         sample.min,

@@ -1,14 +1,13 @@
 //! `shadegrad bench kernels` and `bench models`: the engine under the device's roofs.
 
-use super::baseline::{self, Baseline};
+use super::baseline::{self, Baseline, percent};
 use super::cases::{Case, Job, like};
 use super::chart;
-use super::report::{Format, Row};
-use super::timing::{Times, on_device, sets};
+use super::report::{Format, Row, warn_of_doubtful};
+use super::timing::{Times, on_device, seconds, sets};
 use crate::cli::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use shadegrad::gpu::Options;
-use shadegrad::tune::Roofline;
 use shadegrad::{Error, Gpu, Program, Result, Tensor};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,14 +25,15 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
     /// How much longer than in the baseline a case may take
-    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, requires = "compare")]
+    #[arg(long, value_name = "PERCENT", default_value = "10", requires = "compare")]
+    #[arg(value_parser = percent, allow_negative_numbers = true)]
     regression: f64,
     /// Choose kernels by measurement first
     #[arg(long)]
     tune: bool,
     /// Seconds of measurement for each case
-    #[arg(long, default_value_t = 1.0)]
-    seconds: f64,
+    #[arg(long, default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
+    seconds: Duration,
     /// Print the names of the cases alone
     #[arg(long)]
     list: bool,
@@ -49,23 +49,18 @@ pub struct Args {
 const LONGEST: f64 = 1.0;
 
 pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
-    let cases = like(all, &args.only);
-    if cases.is_empty() {
-        return Err(Error::argument("bench", format!("no case is like {:?}; --list names them", args.only)));
-    }
+    let cases = like(all, &args.only, "--list")?;
     if args.list {
         return cases.iter().try_for_each(|case| say(&case.name));
     }
     // A baseline that cannot be read is told before the work.
     let baseline = args.compare.as_deref().map(Baseline::load).transpose()?;
-    let budget = Duration::try_from_secs_f64(args.seconds)
-        .map_err(|_| Error::argument("--seconds", format!("{} is no length of time", args.seconds)))?;
     let gpu = Gpu::open(&Options { adapter: args.adapter.clone(), tune: args.tune, ..Options::default() })?;
     if let Some(baseline) = &baseline {
         baseline.check(&gpu.to_string())?;
     }
     super::warn_if_busy();
-    let roofline = Roofline::of(&gpu, false)?;
+    let roofline = super::roofline(&gpu, false)?;
     let quick = |case: &Case| !args.only.is_empty() || case.flops < LONGEST * roofline.arithmetic * 1e9;
     let (cases, long): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(quick);
     if !long.is_empty() {
@@ -75,16 +70,18 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
             names.join(", ")
         );
     }
-    args.format.head(&gpu.to_string(), gpu.clock(), &roofline)?;
+    let table = args.format.table(cases.iter().map(|case| case.name.as_str()), baseline.is_some());
+    table.head(&gpu.to_string(), gpu.clock(), &roofline)?;
     let bar = ProgressBar::new(cases.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()));
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for case in &cases {
         bar.set_message(case.name.clone());
-        match measure(&gpu, case, budget) {
+        match measure(&gpu, case, args.seconds) {
             Ok((row, program)) => {
-                let row = row.under(&roofline, case.factors);
-                bar.suspend(|| args.format.row(&row))?;
+                let mut row = row.under(&roofline, case.factors);
+                row.ratio = baseline.as_ref().and_then(|baseline| baseline.ratio(&row));
+                bar.suspend(|| table.row(&row))?;
                 if args.profile {
                     let profile = program.profile()?;
                     bar.suspend(|| say(&profile.to_string()))?;
@@ -92,36 +89,27 @@ pub fn run(args: &Args, all: Vec<Case>) -> Result<()> {
                 rows.push(row);
             }
             Err(error) => {
-                bar.suspend(|| args.format.failure(&case.name, &error))?;
+                bar.suspend(|| table.failure(&case.name, &error))?;
                 failed.push(case.name.as_str());
             }
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let wide: Vec<&str> = rows.iter().filter(|row| row.is_wide()).map(|row| row.name.as_str()).collect();
-    if !wide.is_empty() {
-        eprintln!("the times of {} are spread widely: their medians say little", wide.join(", "));
-    }
-    let above: Vec<&str> = rows.iter().filter(|row| row.is_above_roof()).map(|row| row.name.as_str()).collect();
-    if !above.is_empty() {
-        eprintln!(
-            "{} came above the roof: either a cache or a method with fewer operations explains it, or the roof was measured \
-             in a slow moment, and `shadegrad bench device --fresh` measures it anew",
-            above.join(", ")
-        );
-    }
-    let changes = baseline.as_ref().map(|baseline| baseline.changes(&rows)).unwrap_or_default();
+    warn_of_doubtful(&rows);
     if let Some(path) = &args.svg {
-        chart::draw(path, &gpu.to_string(), &roofline, &rows, &changes)?;
+        chart::draw(path, &gpu.to_string(), &roofline, &rows)?;
     }
-    if !failed.is_empty() {
-        return Err(Error::argument("bench", format!("{} could not be measured", failed.join(", "))));
+    all_measured(&failed)?;
+    if baseline.is_some() { baseline::judge(&rows, args.regression) } else { Ok(()) }
+}
+
+/// An error if there are cases that failed.
+pub fn all_measured(failed: &[&str]) -> Result<()> {
+    match failed {
+        [] => Ok(()),
+        _ => Err(Error::argument("bench", format!("{} could not be measured", failed.join(", ")))),
     }
-    if baseline.is_some() && changes.is_empty() {
-        return Err(Error::argument("--compare", "no case that was measured is in the baseline"));
-    }
-    baseline::judge(&changes, args.regression)
 }
 
 fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<(Row, Program)> {
@@ -138,7 +126,7 @@ fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<(Row, Program)> {
     let flops = if case.flops > 0.0 { case.flops } else { plan.steps.iter().map(|step| step.flops as f64).sum() };
     let mut kernels: Vec<&str> = plan.steps.iter().map(|step| step.candidate).collect();
     kernels.dedup();
-    let kernels = summary(&kernels);
+    let kernels = kernels.join("+");
     let sets = sets(ports);
     let mut programs = vec![first];
     for _ in 1..sets {
@@ -151,7 +139,7 @@ fn measure(gpu: &Gpu, case: &Case, budget: Duration) -> Result<(Row, Program)> {
     })?;
     recorded?;
     let (name, clock) = (case.name.clone(), gpu.clock());
-    let row = Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock };
+    let row = Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock, ratio: None };
     Ok((row, programs.swap_remove(0)))
 }
 
@@ -167,10 +155,13 @@ pub fn program(gpu: &Gpu, job: Job) -> Result<Program> {
     Ok(program)
 }
 
-/// A few names, and how many more there are.
-fn summary(kernels: &[&str]) -> String {
-    const SHOWN: usize = 4;
-    let more = kernels.len().saturating_sub(SHOWN);
-    let shown = kernels[..kernels.len().min(SHOWN)].join("+");
-    if more > 0 { format!("{shown}+{more} more") } else { shown }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_that_failed_are_named() {
+        assert!(all_measured(&[]).is_ok());
+        assert_eq!(all_measured(&["a", "b"]).unwrap_err().to_string(), "bench: a, b could not be measured");
+    }
 }

@@ -25,10 +25,22 @@ impl Start {
     }
 }
 
-/// Seconds of timed calls for a case: `PEER_BUDGET_S`, else 3.
-pub fn budget() -> Duration {
-    let setting = std::env::var("PEER_BUDGET_S").ok().and_then(|text| text.parse().ok());
-    setting.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(Duration::from_secs(3))
+/// Measuring a case for longer than this is a slip of the hand.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Seconds, as a number above 0 and not beyond an hour.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.filter(|time| !time.is_zero() && *time <= LONGEST)
+        .ok_or_else(|| format!("a number of seconds above 0, {} at the most, is wanted", LONGEST.as_secs()))
+}
+
+/// Time for the timed calls of a case: the seconds of `PEER_BUDGET_S`, else 3.
+pub fn budget() -> Result<Duration> {
+    match std::env::var("PEER_BUDGET_S") {
+        Ok(text) => seconds(&text).map_err(|why| Error::argument("PEER_BUDGET_S", format!("{text:?}: {why}"))),
+        Err(_) => Ok(Duration::from_secs(3)),
+    }
 }
 
 /// The times of one case, in milliseconds.
@@ -126,7 +138,7 @@ pub fn on_device_in_turn(
     let start = Instant::now();
     let mut times = vec![Vec::new(); count];
     let mut rounds = 0;
-    while rounds < 5 || (start.elapsed() < budget * count as u32 && rounds < 1000) {
+    while rounds < 5 || (start.elapsed() < budget.saturating_mul(count as u32) && rounds < 1000) {
         for (n, times) in times.iter_mut().enumerate() {
             times.push(batch(n, runs[n])? * 1e6);
         }
@@ -170,6 +182,15 @@ mod tests {
         let times = Times::of(vec![9.0, 1.0, 2.0, 3.0, 100.0]);
         assert_eq!((times.median, times.min, times.reps), (3.0, 1.0, 5));
         assert!((times.spread - 7.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn seconds_are_more_than_none_and_an_hour_at_the_most() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds("3600"), Ok(LONGEST));
+        for wrong in ["0", "-1", "nan", "inf", "1e18", "3601", "soon", ""] {
+            assert!(seconds(wrong).unwrap_err().contains("3600 at the most"), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 mod spec;
 
-use super::report::{Format, Row};
-use super::timing::{Times, on_device_in_turn, sets as sets_for};
+use super::report::{Format, Row, warn_of_doubtful};
+use super::timing::{Times, on_device_in_turn, seconds, sets as sets_for};
 use crate::cli::say;
 use shadegrad::DType;
 use shadegrad::gpu::{RawBuffer, RawKernel};
@@ -50,8 +50,8 @@ pub struct Args {
     #[command(flatten)]
     format: Format,
     /// Seconds of measurement for each kernel
-    #[arg(long, default_value_t = 1.0)]
-    seconds: f64,
+    #[arg(long, default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
+    seconds: Duration,
     /// A backend, a part of the adapter's name, or both as gl:llvmpipe
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
@@ -73,8 +73,6 @@ pub fn run(args: &Args) -> Result<()> {
     let missing = || Error::argument("bench", "name a suite or a WGSL file; --help lists what there is");
     let file = args.file.as_ref().ok_or_else(missing)?;
     let gpu = super::open(&args.adapter)?;
-    let budget = Duration::try_from_secs_f64(args.seconds)
-        .map_err(|_| Error::argument("--seconds", format!("{} is no length of time", args.seconds)))?;
     let said = args.said()?;
     let first = Subject::new(&gpu, file, Spec::default(), &said)?;
     if let Some(folder) = &args.translate {
@@ -91,17 +89,19 @@ pub fn run(args: &Args) -> Result<()> {
         _ => None,
     };
     super::warn_if_busy();
-    let roofline = Roofline::of(&gpu, false)?;
+    let roofline = super::roofline(&gpu, false)?;
     let mut turns = vec![0; subjects.len()];
-    let times = on_device_in_turn(&gpu, budget, subjects.len(), |n, encoder: &mut wgpu::CommandEncoder| {
+    let times = on_device_in_turn(&gpu, args.seconds, subjects.len(), |n, encoder: &mut wgpu::CommandEncoder| {
         let sets = &subjects[n].sets;
         sets[turns[n] % sets.len()].record(encoder, 1);
         turns[n] += 1;
     })?;
-    args.format.head(&format!("{gpu}, with run-time checks"), gpu.clock(), &roofline)?;
     let rows: Vec<Row> =
         subjects.iter().zip(times).map(|(subject, times)| subject.row(&gpu, times, &roofline)).collect();
-    rows.iter().try_for_each(|row| args.format.row(row))?;
+    let table = args.format.table(rows.iter().map(|row| row.name.as_str()), false);
+    table.head(&format!("{gpu}, with run-time checks"), gpu.clock(), &roofline)?;
+    rows.iter().try_for_each(|row| table.row(row))?;
+    warn_of_doubtful(&rows);
     if let (Some(difference), [one, other]) = (difference, &rows[..])
         && !args.format.json
         && !args.format.csv
@@ -173,7 +173,7 @@ impl Subject {
         let (flops, bytes, cold, clock) = (self.spec.flops.unwrap_or(0.0), self.bytes, self.cold, gpu.clock());
         let kernels = self.spec.entry.clone().unwrap_or_default();
         let name = self.name.clone();
-        Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock }
+        Row { name, median, min, spread, reps, flops, bytes, roof: None, kernels, cold, clock, ratio: None }
             .under(roofline, DType::F32)
     }
 
