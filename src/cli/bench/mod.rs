@@ -7,6 +7,7 @@ mod device;
 mod host;
 mod kernel;
 pub mod kernels;
+mod labels;
 mod networks;
 mod peers;
 mod recurrent;
