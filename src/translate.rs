@@ -1,64 +1,35 @@
-//! Shaders as others see them: what an entry point binds, and what WGSL becomes on each kind of device.
+//! What a WGSL shader becomes on each kind of device.
 
+pub use crate::reflect::{Bound, Wgsl};
+use crate::reflect::scalar_name;
 use crate::{Error, Result};
-use naga::back::pipeline_constants::process_overrides;
+use naga::ShaderStage;
+use naga::back::pipeline_constants::{PipelineConstantError, process_overrides};
 use naga::back::{glsl, hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
-use naga::{AddressSpace, ShaderStage, StorageAccess, TypeInner};
-
-/// A WGSL shader that was parsed and validated.
-pub struct Wgsl {
-    name: String,
-    module: naga::Module,
-    info: ModuleInfo,
-}
-
-/// A buffer that an entry point uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// The variable's name.
-    pub name: String,
-    /// `@group`.
-    pub group: u32,
-    /// `@binding`.
-    pub binding: u32,
-    /// `var<uniform>`.
-    pub uniform: bool,
-    /// Whether it may be written.
-    pub writes: bool,
-    /// Bytes that it has at the least.
-    pub bytes: usize,
-}
 
 impl Wgsl {
-    /// Parses and validates; `name` is for messages.
-    ///
-    /// # Errors
-    /// [`Error::Shader`] with the place in the text.
-    pub fn parse(name: &str, text: &str) -> Result<Wgsl> {
-        let wrong = |message: String| Error::Shader { shader: name.into(), message };
-        let module = naga::front::wgsl::parse_str(text).map_err(|e| wrong(e.emit_to_string_with_path(text, name)))?;
-        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
-        validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
-        let info = validator.validate(&module).map_err(|e| wrong(e.emit_to_string_with_path(text, name)))?;
-        Ok(Wgsl { name: name.into(), module, info })
-    }
-
     fn error(&self, language: &str, error: impl std::fmt::Display) -> Error {
-        Error::Shader { shader: self.name.clone(), message: format!("it does not translate to {language}: {error}") }
-    }
-
-    /// The compute entry points.
-    pub fn entries(&self) -> Vec<&str> {
-        let compute = self.module.entry_points.iter().filter(|entry| entry.stage == ShaderStage::Compute);
-        compute.map(|entry| entry.name.as_str()).collect()
+        self.wrong(format!("it does not translate to {language}: {error}"))
     }
 
     /// What a pipeline calls the `override` of this name: its `@id` if it has one, otherwise the name.
     pub fn override_key(&self, name: &str) -> Option<String> {
+        self.find_override(name).map(key)
+    }
+
+    /// The type of the `override` of this name: `f32`, `f16`, `u32`, `i32` or `bool`.
+    pub fn override_type(&self, name: &str) -> Option<String> {
+        self.module.types[self.find_override(name)?.ty].inner.scalar().map(scalar_name)
+    }
+
+    fn find_override(&self, name: &str) -> Option<&naga::Override> {
         let mut all = self.module.overrides.iter().map(|(_, value)| value);
-        let found = all.find(|value| value.name.as_deref() == Some(name))?;
-        Some(found.id.map_or_else(|| name.into(), |id| id.to_string()))
+        all.find(|value| value.name.as_deref() == Some(name))
+    }
+
+    /// Whether it has a `const` of this name and of a type that the text says, as `4` alone does not.
+    pub fn has_typed_const(&self, name: &str) -> bool {
+        self.module.constants.iter().any(|(_, constant)| constant.name.as_deref() == Some(name))
     }
 
     /// The shader with one entry point and its `override`s set: those in `values`, by their [keys](Wgsl::override_key), the
@@ -77,41 +48,21 @@ impl Wgsl {
     pub fn with_overrides(&self, entry: &str, values: &[(String, f64)]) -> Result<Wgsl> {
         let values = values.iter().cloned().collect();
         let set = process_overrides(&self.module, &self.info, Some((ShaderStage::Compute, entry)), &values);
-        let (module, info) =
-            set.map_err(|e| Error::Shader { shader: self.name.clone(), message: format!("its overrides: {e}") })?;
-        Ok(Wgsl { name: self.name.clone(), module: module.into_owned(), info: info.into_owned() })
-    }
-
-    /// The buffers that an entry point uses.
-    ///
-    /// # Errors
-    /// [`Error::Shader`] if it is not there, or uses textures or samplers.
-    pub fn bound(&self, entry: &str) -> Result<Vec<Bound>> {
-        let wrong = |message: String| Error::Shader { shader: self.name.clone(), message };
-        let entries = &self.module.entry_points;
-        let at = entries.iter().position(|e| e.stage == ShaderStage::Compute && e.name == entry);
-        let at = at.ok_or_else(|| {
-            wrong(format!("it has no compute entry point {entry:?}; there are {}", self.entries().join(", ")))
+        let (module, info) = set.map_err(|error| match error {
+            PipelineConstantError::MissingValue(missing) => {
+                let mut all = self.module.overrides.iter().map(|(_, value)| value);
+                let name = all.find(|value| key(value) == missing).and_then(|value| value.name.clone());
+                let name = name.unwrap_or(missing);
+                self.wrong(format!("its override {name} has no value; say --const \"{name} = ...\""))
+            }
+            error => {
+                let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+                let causes: Vec<String> = causes.map(ToString::to_string).collect();
+                self.wrong(format!("its overrides: {}", causes.join(": ")))
+            }
         })?;
-        let used = self.info.get_entry_point(at);
-        let mut found = Vec::new();
-        for (_, variable) in self.module.global_variables.iter().filter(|(handle, _)| !used[*handle].is_empty()) {
-            let Some(binding) = &variable.binding else { continue };
-            let name = variable.name.clone().unwrap_or_default();
-            let (uniform, writes) = match variable.space {
-                AddressSpace::Uniform => (true, false),
-                AddressSpace::Storage { access } => (false, access.contains(StorageAccess::STORE)),
-                _ => return Err(wrong(format!("{name} is no buffer; only kernels over buffers can be run here"))),
-            };
-            let inner = &self.module.types[variable.ty].inner;
-            let bytes = match inner {
-                TypeInner::Array { size: naga::ArraySize::Dynamic, stride, .. } => *stride as usize,
-                other => other.size(self.module.to_ctx()) as usize,
-            };
-            found.push(Bound { name, group: binding.group, binding: binding.binding, uniform, writes, bytes });
-        }
-        found.sort_by_key(|bound| (bound.group, bound.binding));
-        Ok(found)
+        let (name, text) = (self.name.clone(), self.text.clone());
+        Ok(Wgsl { name, text, module: module.into_owned(), info: info.into_owned() })
     }
 
     /// SPIR-V 1.3, for Vulkan.
@@ -167,6 +118,11 @@ impl Wgsl {
     }
 }
 
+/// What a pipeline calls an `override`.
+fn key(value: &naga::Override) -> String {
+    value.id.map_or_else(|| value.name.clone().unwrap_or_default(), |id| id.to_string())
+}
+
 fn gathers(block: &naga::Block) -> bool {
     use naga::Statement::{Block, If, Loop, SubgroupGather, Switch};
     block.iter().any(|statement| match statement {
@@ -189,34 +145,6 @@ mod tests {
         @group(0) @binding(1) var<storage, read> x: array<f32, 6>;\n\
         @group(0) @binding(7) var<storage, read> other: array<f32>;\n\
         @compute @workgroup_size(1) fn main() { y[size.n] = vec4<f32>(x[size.m]); }\n";
-
-    #[test]
-    fn only_what_the_entry_point_uses_is_bound() {
-        let bound = |name: &str, group, binding, uniform, writes, bytes| Bound {
-            name: name.into(),
-            group,
-            binding,
-            uniform,
-            writes,
-            bytes,
-        };
-        let wgsl = Wgsl::parse("test.wgsl", TEXT).unwrap();
-        let expected = [
-            bound("x", 0, 1, false, false, 24),
-            bound("y", 0, 2, false, true, 16),
-            bound("size", 1, 0, true, false, 8),
-        ];
-        assert_eq!(wgsl.bound("main").unwrap(), expected);
-        assert!(
-            wgsl.bound("other").unwrap_err().to_string().contains("no compute entry point \"other\"; there are main")
-        );
-    }
-
-    #[test]
-    fn a_mistake_is_shown_in_its_line() {
-        let message = Wgsl::parse("a/b.wgsl", "fn f() {\n  let x = y;\n}\n").err().unwrap().to_string();
-        assert!(message.contains("a/b.wgsl:2:11"), "{message}");
-    }
 
     #[test]
     fn every_language_gets_its_text() {

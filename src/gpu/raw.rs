@@ -1,6 +1,7 @@
 //! Compute shaders that are no part of a graph: an app's own, or those that measure the device.
 
 use super::Gpu;
+use crate::reflect::{Bound, Wgsl};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -35,6 +36,36 @@ pub(crate) enum Trust {
     Checked,
 }
 
+/// Bytes of variables that an invocation may have: beyond any register file, and drivers run out of memory or die long before
+/// they say so.
+const MOST_PRIVATE: u64 = 1 << 20;
+
+/// That `buffers` are those of the shader, and long enough.
+fn bound_as_said(bound: &[Bound], buffers: &[RawBuffer]) -> Result<(), String> {
+    for Bound { name, group, binding, uniform, bytes, line, .. } in bound {
+        let place = format!("{name} of line {line}, binding {binding} of group {group}");
+        let buffer = buffers.iter().find(|buffer| (buffer.group, buffer.binding) == (*group, *binding));
+        match buffer {
+            None => return Err(format!("no buffer is bound to {place}")),
+            Some(buffer) if buffer.uniform != *uniform => {
+                let (shader, said) = if *uniform { ("uniform", "storage") } else { ("storage", "uniform") };
+                return Err(format!("{place}, is a {shader} buffer, but a {said} buffer was said to be there"));
+            }
+            Some(buffer) if 4 * buffer.words.len() < *bytes => {
+                return Err(format!("{place}, wants {bytes} bytes, but its buffer has {}", 4 * buffer.words.len()));
+            }
+            Some(_) => {}
+        }
+    }
+    let known = |buffer: &&RawBuffer| bound.iter().all(|b| (b.group, b.binding) != (buffer.group, buffer.binding));
+    match buffers.iter().find(known) {
+        Some(RawBuffer { group, binding, .. }) => {
+            Err(format!("the entry point uses no binding {binding} of group {group}, but a buffer is bound to it"))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Gpu {
     /// Compiles the entry point of a WGSL shader and binds buffers to it; `overrides` are values of its `override`s.
     /// The shader keeps all run-time checks.
@@ -54,8 +85,8 @@ impl Gpu {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shader`] where it does not compile or its bindings are others; [`Error::Limit`] for a grid that the
-    /// device does not allow.
+    /// [`Error::Shader`] where it does not compile, or its bindings are others or need more words; [`Error::Limit`] for a
+    /// grid, a workgroup, memory or a buffer that the device does not allow.
     pub fn raw_kernel(
         &self,
         wgsl: &str,
@@ -64,7 +95,47 @@ impl Gpu {
         buffers: &[RawBuffer],
         grid: [u32; 3],
     ) -> Result<RawKernel> {
+        let parsed = Wgsl::parse(entry, wgsl)?;
+        #[cfg(feature = "translate")]
+        let parsed = {
+            let values: Vec<(String, f64)> = overrides.iter().map(|(key, value)| (key.to_string(), *value)).collect();
+            parsed.with_overrides(entry, &values)?
+        };
+        self.check_needs(&parsed, entry)?;
+        bound_as_said(&parsed.bound(entry)?, buffers).map_err(|message| parsed.wrong(message))?;
         self.raw(Trust::Checked, wgsl, entry, overrides, buffers, grid)
+    }
+
+    /// That the device has what the entry point needs: drivers tell of it late, in other words, or by dying.
+    fn check_needs(&self, wgsl: &Wgsl, entry: &str) -> Result<()> {
+        let (caps, limits, needs) = (self.caps(), self.device().limits(), wgsl.needs(entry)?);
+        let [x, y, z] = needs.workgroup_size.map(u64::from);
+        let all = x.saturating_mul(y).saturating_mul(z);
+        let within = |what: &str, need: u64, unit: &str, limit: u64, remedy: &str| match need <= limit {
+            true => Ok(()),
+            false => Err(Error::Limit {
+                what: format!("{what} of {entry}"),
+                need: format!("{need} {unit}"),
+                limit: limit.to_string(),
+                remedy: remedy.into(),
+            }),
+        };
+        let smaller = "make @workgroup_size smaller, and the grid larger";
+        within("the workgroup", all, "invocations", caps.invocations.into(), smaller)?;
+        within("the workgroup", x, "invocations along x", limits.max_compute_workgroup_size_x.into(), smaller)?;
+        within("the workgroup", y, "invocations along y", limits.max_compute_workgroup_size_y.into(), smaller)?;
+        within("the workgroup", z, "invocations along z", limits.max_compute_workgroup_size_z.into(), smaller)?;
+        let smaller = "make its var<workgroup> arrays smaller";
+        within("the workgroup memory", needs.workgroup, "bytes", caps.workgroup_memory.into(), smaller)?;
+        let smaller = "keep large arrays in a buffer";
+        within("the private memory", needs.private, "bytes", MOST_PRIVATE, smaller)
+    }
+
+    /// The most bytes that a buffer may have.
+    pub fn largest_buffer(&self, uniform: bool) -> u64 {
+        let binding =
+            if uniform { self.device().limits().max_uniform_buffer_binding_size } else { self.caps().binding };
+        binding.min(self.caps().buffer)
     }
 
     pub(crate) fn raw(
@@ -127,7 +198,7 @@ impl Gpu {
         let grain = if buffer.uniform { 16 } else { 4 };
         let bytes = (buffer.words.len() as u64 * 4).next_multiple_of(grain).max(grain);
         let what = format!("binding {} of group {}", buffer.binding, buffer.group);
-        let most = self.caps().binding.min(self.caps().buffer);
+        let most = self.largest_buffer(buffer.uniform);
         if bytes > most {
             return Err(Error::Limit {
                 what,
@@ -187,5 +258,34 @@ mod tests {
         gpu.time(gpu.clock(), |encoder| kernel.record(encoder, 1)).unwrap();
         assert_eq!(kernel.read(0).unwrap(), [3, 7, 7]);
         assert!(kernel.read(1).unwrap_err().to_string().contains("there are 1 buffers"));
+    }
+
+    #[test]
+    fn what_the_shader_and_the_device_do_not_allow_is_named_before_anything_is_made() {
+        let gpu = Gpu::new().unwrap();
+        let buffer = |group, binding, uniform| RawBuffer { group, binding, uniform, words: vec![0; 4] };
+        let refused = |text: &str, buffers: &[RawBuffer], part: &str| {
+            let wgsl = format!(
+                "@group(0) @binding(0) var<storage, read_write> x: array<u32>;\n\
+                 @group(2) @binding(3) var<uniform> y: vec4<u32>;\n{text}\n"
+            );
+            let message = gpu.raw_kernel(&wgsl, "main", &[], buffers, [1, 1, 1]).err().unwrap().to_string();
+            assert!(message.contains(part), "{message}");
+        };
+        let plain = "@compute @workgroup_size(1) fn main() { x[0] = y.x; }";
+        let (x, y) = (buffer(0, 0, false), buffer(2, 3, true));
+        refused(plain, std::slice::from_ref(&x), "no buffer is bound to y of line 2, binding 3 of group 2");
+        refused(plain, &[x.clone(), buffer(2, 3, false)], "binding 3 of group 2, is a uniform buffer");
+        refused(plain, &[x.clone(), y.clone(), buffer(1, 0, false)], "uses no binding 0 of group 1");
+        let short = RawBuffer { words: vec![0; 3], ..y.clone() };
+        refused(plain, &[x.clone(), short], "wants 16 bytes, but its buffer has 12");
+        let both = [x, y];
+        let wide = "@compute @workgroup_size(1, 2, 8192) fn main() { x[0] = y.x; }";
+        refused(wide, &both, "the workgroup of main needs 16384 invocations");
+        let shared = "var<workgroup> w: array<u32, 100000000>;\n\
+            @compute @workgroup_size(1) fn main() { w[1] = y.x; x[0] = w[y.x]; }";
+        refused(shared, &both, "the workgroup memory of main needs 400000000 bytes");
+        let private = "@compute @workgroup_size(1) fn main() { var a: array<u32, 300000>; x[0] = a[y.x]; }";
+        refused(private, &both, "the private memory of main needs 1200000 bytes");
     }
 }
