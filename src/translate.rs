@@ -1,6 +1,6 @@
 //! What a WGSL shader becomes on each kind of device.
 
-pub use crate::reflect::{Bound, Wgsl};
+pub use crate::reflect::Wgsl;
 use crate::reflect::scalar_name;
 use crate::{Error, Result};
 use naga::ShaderStage;

@@ -94,6 +94,64 @@ fn a_kernel_of_the_user_s_own_is_measured_compared_and_translated() {
     let wrong = place.write("wrong.wgsl", &KERNEL.replace("FACTOR = 2.0", "FACTOR = 2.01"));
     let message = place.refused(&["bench", &fast, "--against", &wrong]);
     assert!(message.contains("the results differ: y[") && message.contains("wrong.wgsl"), "{message}");
+    assert!(message.contains("of 65536 numbers of y differ by more"), "{message}");
+    results_are_compared(&place);
+}
+
+/// One kernel for both sides of a comparison: a huge number beside small ones, integers, and NaNs on request.
+const MIXED: &str = "//! grid: GRID
+//! buffer x: f32[4096] random
+//! buffer n: u32[1024] zero
+override FACTOR = 2.0;
+const STEP = 1u;
+const ROOT = 1.0;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>, 1024>;
+@group(0) @binding(2) var<storage, read_write> n: array<u32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    y[id.x] = select(FACTOR * x[id.x] * sqrt(ROOT + 0.0 * x[id.x]), vec4(1e30), id.x == 7u);
+    n[id.x] = 1000000000u + id.x * STEP;
+}
+";
+
+/// Each number is compared, each kernel has a head of its own, and what is no number is warned of.
+fn results_are_compared(place: &Place) {
+    // The same in half the workgroups, of twice the size.
+    let plain = MIXED.replace("GRID", "16");
+    let twice = MIXED.replace("GRID", "8").replace("workgroup_size(64)", "workgroup_size(128)");
+    let (one, twice) = (place.write("one.wgsl", &plain), place.write("twice.wgsl", &twice));
+    let run = ["bench", &one, "--against", &twice, "--seconds", "0.02"];
+    let text = place.fine(&[&run[..], &["--json"]].concat());
+    let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    assert!(last["difference"] == 0.0 && last["times_as_fast"].as_f64() > Some(0.0) && last["nan"] == 0, "{text}");
+    let text = place.fine(&[&run[..], &["--csv"]].concat());
+    assert!(text.contains("\ndifference,times_as_fast\n0e0,"), "{text}");
+    // What is said on the command line holds for both.
+    let text = place.fine(&[&run[..], &["--const", "FACTOR = 3.0", "--const", "STEP = 2"]].concat());
+    assert!(text.contains("the results are the same; "), "{text}");
+    let refused = |other: &str, part: &str| {
+        let other = place.write("other.wgsl", other);
+        let message = place.refused(&["bench", &one, "--against", &other]);
+        assert!(message.contains(part), "{message}");
+    };
+    refused(&plain.replace("FACTOR = 2.0", "FACTOR = 2.001"), "of 4096 numbers of y differ");
+    refused(&plain.replace("STEP = 1u", "STEP = 2u"), "n[1] is 1000000001 in");
+    refused(&plain.replace("ROOT = 1.0", "ROOT = -1.0"), "4092 are NaN");
+    refused(&plain.replace("x: f32[4096]", "x: f32[8192]"), "the buffer x is of another size or type in");
+
+    let bad = place.write("bad.wgsl", &plain.replace("ROOT = 1.0", "ROOT = -1.0"));
+    let output = place.run(&["bench", &bad, "--against", &bad, "--seconds", "0.02"]);
+    let (text, warning) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("4092 numbers are NaN in both"), "{text}");
+    let expected = "4092 NaN and 0 infinite of 4096 numbers in y, the first y[0], after the first run";
+    assert!(warning.contains(expected), "{warning}");
+    let growing = plain.replace("y[id.x] = select(", "y[id.x] = 1e6 * y[id.x] + select(").replace("1e30", "1.0");
+    let growing = place.write("growing.wgsl", &growing);
+    let output = place.run(&["bench", &growing, "--seconds", "0.02", "--flops", "1e15"]);
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(warning.contains("infinite of 4096 numbers in y") && warning.contains("after many runs"), "{warning}");
+    assert!(warning.contains("growing.wgsl came above the roof"), "{warning}");
 }
 
 #[test]
@@ -101,7 +159,8 @@ fn overrides_are_set_where_a_kernel_runs_and_where_it_is_translated() {
     let place = Place::new();
     let text = KERNEL.replace("const FACTOR", "@id(7) override FACTOR").replace("const TURNS", "override TURNS");
     let (kernel, folder) = (place.write("scaled.wgsl", &text), place.path("translated"));
-    let doubled = place.write("double.wgsl", KERNEL);
+    // What is said of a constant holds for both kernels if both have it.
+    let doubled = place.write("double.wgsl", &KERNEL.replace("FACTOR", "TWICE"));
     let run = ["bench", &kernel, "--seconds", "0.05", "--against", &doubled];
     place.fine(&[&run[..], &["--const", "FACTOR = 2f", "--translate", &folder.display().to_string()]].concat());
     for extension in ["spv", "metal", "hlsl", "glsl", "es.glsl"] {
@@ -110,7 +169,21 @@ fn overrides_are_set_where_a_kernel_runs_and_where_it_is_translated() {
     let message = place.refused(&[&run[..], &["--const", "FACTOR = 3.0"]].concat());
     assert!(message.contains("the results differ: y["), "{message}");
     let message = place.refused(&[&run[..], &["--const", "FACTOR = fast"]].concat());
-    assert!(message.contains("FACTOR = \"fast\" is no number"), "{message}");
+    assert!(message.contains("FACTOR = \"fast\": its type is f32"), "{message}");
+    let open = place.write("open.wgsl", &text.replace("override TURNS = 1u", "override TURNS: u32"));
+    let message = place.refused(&["bench", &open]);
+    assert!(message.contains("override TURNS has no value; say --const \"TURNS = ...\""), "{message}");
+
+    // Translating needs neither a grid nor buffers.
+    let bare: String = text.lines().filter(|line| !line.starts_with("//!")).map(|line| format!("{line}\n")).collect();
+    let bare = place.write("bare.wgsl", &bare);
+    let output = place.run(&["bench", &bare, "--translate", &folder.display().to_string()]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && message.contains("bare.spv") && message.contains("the grid is not known"),
+        "{message}"
+    );
+    assert!(place.refused(&["bench", &bare, "--translate", &bare]).contains("bare.wgsl is a file; name a folder"));
 }
 
 #[test]
@@ -127,7 +200,7 @@ fn what_is_wrong_with_a_kernel_is_named() {
     refused(&[&type_], "type.wgsl:16:");
     refused(&[&good, "--grid", "70000"], "70000 workgroups");
     refused(&[&good, "--grid", "many"], "\"many\" is no grid");
-    refused(&[&good, "--buffer", "z: f32[3]"], "double uses no buffer \"z\"; it uses x, y");
+    refused(&[&good, "--buffer", "z: f32[3]"], "double uses no buffer \"z\"; it uses x (line 8), y (line 9)");
     refused(&[&good, "--entry", "triple"], "no compute entry point \"triple\"; there are double");
     refused(&[&good, "--const", "SIDE = 3u"], "no const or override \"SIDE\"");
     let bare = place.write("bare.wgsl", &KERNEL.replace("//! buffer y: f32[65536] zero\n", ""));
@@ -135,6 +208,25 @@ fn what_is_wrong_with_a_kernel_is_named() {
     refused(&["missing.wgsl"], "missing.wgsl");
     refused(&["kernels", "matmul_256", "nothing_like_it"], "no case is like \"nothing_like_it\"; --list shows");
     refused(&["peers", "matmul_256", "nothing_like_it"], "no case is like \"nothing_like_it\"");
+    refused(&[&good, "--buffer", "x: f32[1e13]"], "needs 40000000000000 bytes, but this device allows");
+    refused(&[&good, "--buffer", "x: u32[65536]"], "x holds f32 in the shader (line 8), not u32");
+    refused(&[&good, "--buffer", "x: f32[65536] 1e300"], "is no f32");
+    refused(&[&good, "--const", "TURNS = 1u; const X = 2u"], "its type is u32");
+    for tolerance in ["nan", "inf", "-1"] {
+        refused(&[&good, "--against", &good, &format!("--tolerance={tolerance}")], "it is a number from 0");
+    }
+    let shared = format!("var<workgroup> w: array<f32, 100000000>;\n{KERNEL}");
+    let shared = place.write("shared.wgsl", &shared.replace("= FACTOR *", "= w[id.x] + FACTOR *"));
+    refused(&[&shared], "the workgroup memory of double needs 400000000 bytes");
+    let wide = KERNEL.replace("workgroup_size(64)", "workgroup_size(WIDE)") + "override WIDE = 64u;\n";
+    let wide = place.write("wide.wgsl", &wide);
+    refused(&[&wide, "--const", "WIDE = 4096"], "needs 4096 invocations");
+    refused(&[&wide, "--const", "WIDE = 100000"], "Workgroup size is out of range");
+    let texture = format!("@group(1) @binding(0) var t: texture_2d<f32>;\n{KERNEL}");
+    let texture =
+        place.write("texture.wgsl", &texture.replace("= FACTOR *", "= textureLoad(t, id.xy, 0).x + FACTOR *"));
+    refused(&[&texture], "line 1: t is no buffer");
+    refused(&[&place.write("head.wgsl", &KERNEL.replace("grid:", "gird:"))], "line 2: \"gird\" is none of entry, grid");
     let baseline = place.write("baseline.json", "not a baseline");
     refused(&["kernels", "relu_4m", "--compare", &baseline], "line 1 is no JSON");
     for wrong in ["nan", "inf", "-1"] {
