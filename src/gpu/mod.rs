@@ -248,8 +248,9 @@ mod tests {
 
     #[test]
     fn a_wait_that_panics_is_a_lost_device() {
-        // As wgpu-30's `Device::poll` does.
-        let lost = caught(|| panic!("Error in {}: {}", "Device::poll", "Parent device is lost"));
+        // In the words of wgpu 30.
+        let operation = "Device::poll";
+        let lost = caught(|| panic!("Error in {operation}: Parent device is lost"));
         assert!(matches!(&lost, Err(Error::DeviceLost(reason)) if reason.contains("is lost")), "{lost:?}");
         assert!(matches!(caught(|| Err(wgpu::PollError::Timeout)), Err(Error::Device { .. })));
         assert!(caught(|| Ok(wgpu::PollStatus::QueueEmpty)).is_ok());

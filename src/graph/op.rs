@@ -6,7 +6,8 @@ use std::fmt;
 
 /// What a node does: its shape rule, its gradient rule, its kernels.
 ///
-/// `Debug` must print every attribute: two nodes whose ops print alike and have the same inputs are one.
+/// `Debug` must print every attribute: two nodes whose ops print alike and have the same inputs are one. One of your own
+/// enters a graph by [`super::Graph::custom`].
 pub trait Op: fmt::Debug {
     /// The name in errors and listings.
     fn name(&self) -> &'static str;
