@@ -227,7 +227,8 @@ impl Graph {
         self.leaf(Source::Input(name), desc)
     }
 
-    /// Persistent state as a tensor: its values before the run. The same parameter gives the same node.
+    /// Persistent state as a tensor: its values before the run's updates; as an output, after them. The same parameter gives
+    /// the same node.
     #[track_caller]
     pub fn param(&self, param: &Param) -> Tensor {
         let known =

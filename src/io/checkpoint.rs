@@ -19,12 +19,12 @@ const MODEL: &str = "model.";
 const OPTIM: &str = "optim.";
 const NOTE: &str = "note.";
 
-/// Where in its data a run is: enough to draw the rest of the epoch in the same order.
+/// Where in its data a run is: enough to go on in the same order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataOrder {
-    /// The seed of the present epoch's shuffle.
+    /// What the order is drawn from.
     pub seed: u64,
-    /// How many samples of that order have been used.
+    /// How far the run has come in it; [`Session`](crate::train::Session) counts steps.
     pub position: u64,
 }
 

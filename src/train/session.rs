@@ -67,7 +67,9 @@ impl<'a> Session<'a> {
     pub fn resume(&self, path: &Path) -> Result<u64> {
         let checkpoint = Checkpoint::load_latest(path)?;
         if checkpoint.seed != self.seed {
-            let message = format!("the checkpoint was made with seed {}, this run has {}", checkpoint.seed, self.seed);
+            let (before, now) = (checkpoint.seed, self.seed);
+            let message =
+                format!("the checkpoint was made with seed {before}, this run has {now}; run it with {before}");
             return Err(Error::argument("seed", message));
         }
         let gpu = self.program.gpu();
