@@ -11,7 +11,7 @@ const IGNORED = 0u;
 @group(0) @binding(3) var<storage, read_write> norms: array<f32>; // [2, LINES]: the largest logit; log of the sum of exp
 @group(0) @binding(4) var<storage, read_write> weights: array<f32>; // [LINES], those of the labels
 
-const WEIGHTS = 5u; // the bindings of
+const WEIGHTS = 5u; // bindings, where classes have weights
 const TOTAL = 6u;
 @group(0) @binding(WEIGHTS) var<storage, read> given_weights: array<f32>; // [LENGTH]
 @group(0) @binding(TOTAL) var<storage, read> given_total: array<f32>;     // their sum
@@ -72,7 +72,7 @@ fn note_weighted_shift(by: f32) {
 fn cross_entropy(line: u32, live: bool, lane: u32, team: u32) {
     let base = base_of(line);
     let found = exponentials(base, lane, team);
-    let log_sum = log(found.sum);
+    let log_sum = log_(found.sum);
     var spread = 0.0;
     if (SMOOTHING > 0.0) {
         spread = SMOOTHING / f32(LENGTH) * (total_weight() * log_sum - all_sum(lane, total(weighted)));

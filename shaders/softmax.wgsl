@@ -1,10 +1,11 @@
 // Softmax and log-softmax over lines.
 // include: exponentials.wgsl
+// include: math.wgsl
 
 const LOG = 0u; // 1: log-softmax
 
 fn scale_of(sum: f32) -> f32 {
-    return select(1.0 / sum, log(sum), LOG == 1u);
+    return select(1.0 / sum, log_(sum), LOG == 1u);
 }
 
 // From x less the line's maximum and the scale of the sum of the exponentials of that.
