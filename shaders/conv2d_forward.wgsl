@@ -21,6 +21,16 @@ fn a_at(batch: u32, m: u32, k: u32) -> f32 {
     return w[((batch * CO + m) * CI + channel) * KH * KW + tap_place(k % (KH * KW))];
 }
 
+@group(0) @binding(1) var<storage, read> w4: array<vec4<f32>>;
+
+// Four neighbours along k, where kernels are not flipped and rows consist of whole vec4s.
+fn a_four_at_once(batch: u32, m: u32, k: u32, end: u32) -> vec4<f32> {
+    if (k < end && m < M) {
+        return w4[((batch * CO + m) * K + k) / 4u];
+    }
+    return vec4<f32>();
+}
+
 fn b_at(batch: u32, k: u32, n: u32) -> f32 {
     let tap = k % (KH * KW);
     let channel = k / (KH * KW);

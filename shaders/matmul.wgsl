@@ -4,6 +4,29 @@
 // include: operands.wgsl
 // include: team.wgsl
 
+// --- What `tile` reads and writes in vec4s.
+
+fn a_four_at_once(batch: u32, m: u32, k: u32, end: u32) -> vec4<f32> {
+    if (k < end && m < M) {
+        return a_four((a_batch(batch) + m * A_M + k * A_K) / 4u);
+    }
+    return vec4<f32>();
+}
+
+fn b_four_at_once(batch: u32, k: u32, n: u32, end: u32) -> vec4<f32> {
+    if (k < end && n < N) {
+        return b_four((b_batch(batch) + k * B_K + n * B_N) / 4u);
+    }
+    return vec4<f32>();
+}
+
+fn put_four_at_once(batch: u32, split: u32, m: u32, n0: u32, own: u32, q: u32, four: vec4<f32>) {
+    let n = n0 + own_column(own, 4u * q);
+    if (n < N) {
+        put4(batch, split, m, n, four);
+    }
+}
+
 // --- `quads`: for CPU-like adapters, where four neighbours in memory are loaded and stored as fast as one. A workgroup
 // is one SIMD vector; a lane has QUAD_ROWS x 4 results in registers and takes four steps along k at a time, so that
 // every operand is read in vec4s whichever way it lies. K and N (and M, if A is transposed) are multiples of 4.
@@ -98,8 +121,8 @@ fn quads(
     for (var r = 0u; r < QUAD_ROWS; r++) { // unroll
         sums[r] = start;
     }
-    let run = (K / 4u + SPLITS - 1u) / SPLITS * 4u;
-    for (var k = split * run; k < min(split * run + run, K); k += 4u) {
+    let range = split_range(split);
+    for (var k = range.x; k < range.y; k += 4u) {
         var a: array<vec4<f32>, QUAD_LOADS>;
         for (var j = 0u; j < QUAD_LOADS; j++) { // unroll
             a[j] = a_quad(batch, m0, k, min(j * LANES + lane % LANES, QUAD_ROWS - 1u));

@@ -126,19 +126,18 @@ fn matrices(
     let m0 = id / columns % rows * SIDE;
     let split = id / (columns * rows) % SPLITS;
     let batch = id / (columns * rows * SPLITS);
-    let run = (K / 4u + SPLITS - 1u) / SPLITS * 4u;
-    let end = min(split * run + run, K);
+    let range = split_range(split);
     let own_m = subgroup / 2u * 2u * SIZE;
     let own_n = subgroup % 2u * 2u * SIZE;
     var sum_00 = Sum();
     var sum_01 = Sum();
     var sum_10 = Sum();
     var sum_11 = Sum();
-    fetch_matrices(batch, m0, n0, split * run, end, lane);
-    for (var k0 = split * run; k0 < end; k0 += DEPTH) {
+    fetch_matrices(batch, m0, n0, range.x, range.y, lane);
+    for (var k0 = range.x; k0 < range.y; k0 += DEPTH) {
         store_matrices(lane);
         workgroupBarrier();
-        fetch_matrices(batch, m0, n0, k0 + DEPTH, end, lane);
+        fetch_matrices(batch, m0, n0, k0 + DEPTH, range.y, lane);
         for (var k = 0u; k < DEPTH; k += SIZE) {
             let a_0 = left_at(own_m, k);
             let a_1 = left_at(own_m + SIZE, k);

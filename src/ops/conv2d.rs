@@ -1,6 +1,6 @@
 //! Two-dimensional convolution and its two gradients, each of which is bilinear and so has the others for gradients.
 
-use super::gemm::{self, Extents};
+use super::gemm::{self, Extents, Layout};
 use super::winograd;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shader, Tensor};
 use crate::shader;
@@ -212,7 +212,10 @@ impl Conv2d {
             if bias { with_bias(kernel) } else { kernel }
         };
         let behind: &[Arg] = if bias { &[Arg::In(2)] } else { &[] };
-        gemm::candidates(make, Extents { batches: d.groups, m, n, k }, &[Arg::In(0), Arg::In(1)], behind, caps)
+        // Of the operands, the weights alone lie as they are needed.
+        let whole = self.kind == Kind::Forward && !self.options.flip && k.is_multiple_of(4);
+        let layouts = [(along[0], whole), (along[1], false)].map(|(along_k, whole)| Layout { along_k, whole });
+        gemm::candidates(make, Extents { batches: d.groups, m, n, k }, layouts, behind, caps)
     }
 
     /// What is computed, forward or (at stride 1) for the input's gradient, as a forward convolution: its extents, padding

@@ -60,6 +60,15 @@ pub(crate) fn lanes(caps: &Caps) -> usize {
     if caps.subgroup == Some(8) { 8 } else { 1 }
 }
 
+/// How an operand lies in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// Its neighbours lie along k.
+    pub along_k: bool,
+    /// It consists of whole vec4s of neighbours, which the shader's `a_four_at_once`, or `b_four_at_once`, loads.
+    pub whole: bool,
+}
+
 /// A shape of the `tile` kernel.
 struct Tile {
     name: &'static str,
@@ -67,14 +76,22 @@ struct Tile {
     columns: usize,
     /// Steps along k whose operands are in workgroup memory at a time.
     steps: usize,
-    /// Rows, and columns, of an invocation.
-    own: usize,
+    /// Rows and columns of an invocation.
+    own: [usize; 2],
 }
 
-const SMALL_TILE: Tile = Tile { name: "tile_64x64", rows: 64, columns: 64, steps: 16, own: 4 };
+const SMALL_TILE: Tile = Tile { name: "tile_64x64", rows: 64, columns: 64, steps: 16, own: [4, 4] };
 
 /// Twice the arithmetic for each load from workgroup memory.
-const LARGE_TILE: Tile = Tile { name: "tile_128x128", rows: 128, columns: 128, steps: 8, own: 8 };
+const LARGE_TILE: Tile = Tile { name: "tile_128x128", rows: 128, columns: 128, steps: 8, own: [8, 8] };
+
+/// For few rows or few columns, of which a larger tile would leave the most idle; the narrowest first.
+const NARROW_TILES: [Tile; 4] = [
+    Tile { name: "tile_16x128", rows: 16, columns: 128, steps: 16, own: [4, 8] },
+    Tile { name: "tile_128x16", rows: 128, columns: 16, steps: 16, own: [8, 4] },
+    Tile { name: "tile_32x128", rows: 32, columns: 128, steps: 16, own: [4, 8] },
+    Tile { name: "tile_128x32", rows: 128, columns: 32, steps: 16, own: [8, 4] },
+];
 
 impl Tile {
     /// Workgroups that cover a result.
@@ -82,36 +99,51 @@ impl Tile {
         e.batches * e.m.div_ceil(self.rows) * e.n.div_ceil(self.columns)
     }
 
-    fn set(&self, kernel: Kernel) -> Kernel {
-        let kernel = kernel.set("TM", self.rows).set("TN", self.columns).set("TK", self.steps);
-        kernel.set("RM", self.own).set("RN", self.own)
+    /// `kernel`, which is `tile`, in this shape.
+    fn set(&self, kernel: Kernel, [a, b]: [Layout; 2]) -> Kernel {
+        let mut kernel = kernel.set("TM", self.rows).set("TN", self.columns).set("TK", self.steps);
+        kernel = kernel.set("RM", self.own[0]).set("RN", self.own[1]);
+        if a.whole {
+            kernel = kernel.set("A_WHOLE", true).choose("a_four_of", "a_four_at_once");
+        }
+        if b.whole {
+            kernel = kernel.set("B_WHOLE", true).choose("b_four_of", "b_four_at_once");
+        }
+        if b.whole && !b.along_k {
+            kernel = kernel.choose("put_four", "put_four_at_once");
+        }
+        let in_fours = (a.whole && a.along_k) || (b.whole && b.along_k);
+        if in_fours { kernel.set("STEP", 4usize) } else { kernel }
     }
 }
 
 /// The candidates for a product, given a kernel without entry-dependent settings; the preferred one first.
-/// `args` are the operands; the output is `Arg::Out(0)`, and `behind` is bound behind it.
+/// The operands are inputs 0 and 1; the output is `Arg::Out(0)`, and `behind` is bound behind it.
 pub(crate) fn candidates(
     make: impl Fn(&'static str) -> Kernel,
     extents: Extents,
-    args: &[Arg],
+    layouts: [Layout; 2],
     behind: &[Arg],
     caps: &Caps,
 ) -> Vec<Candidate> {
-    let with_extents = |entry| extents.set(make(entry)).bind(args.iter().cloned());
+    let with_extents = |entry| extents.set(make(entry)).bind([Arg::In(0), Arg::In(1)]);
     // A tile takes 1.1 turns for each step.
     let least = extents.k.div_ceil(caps.turns / 2);
     let tile = |shape: &Tile| {
         let tiles = shape.count(extents);
         // Enough workgroups for a large GPU, of at least 128 steps each.
         let splits = if tiles >= 128 { 1 } else { (256 / tiles.max(1)).min(extents.k / 128).max(1) };
-        let kernel = shape.set(with_extents("tile"));
+        let kernel = shape.set(with_extents("tile"), layouts);
         split(shape.name, kernel, tiles, splits.max(least), extents.count(), behind, caps)
     };
     // Large tiles where there are several rows and columns of them; they come first where they fill a large GPU.
-    let large = (extents.m > LARGE_TILE.rows && extents.n > LARGE_TILE.columns).then(|| tile(&LARGE_TILE));
-    let mut tiles = vec![tile(&SMALL_TILE)];
-    tiles.extend(large);
-    if LARGE_TILE.count(extents) >= 128 {
+    let large = (extents.m > LARGE_TILE.rows && extents.n > LARGE_TILE.columns).then_some(&LARGE_TILE);
+    let narrow = NARROW_TILES.iter().find(|shape| {
+        (shape.rows < SMALL_TILE.rows && extents.m <= shape.rows)
+            || (shape.columns < SMALL_TILE.columns && extents.n <= shape.columns)
+    });
+    let mut tiles: Vec<Candidate> = [Some(&SMALL_TILE), large, narrow].into_iter().flatten().map(tile).collect();
+    if narrow.is_some() || LARGE_TILE.count(extents) >= 128 {
         tiles.reverse();
     }
     let (rows, columns) = block_shape(extents);
@@ -147,7 +179,12 @@ pub(crate) fn quads(kernel: Kernel, extents: Extents, behind: &[Arg], caps: &Cap
     let worth = (e.k / 64).min((e.count() * e.k) >> 18).max(1);
     let splits = if groups >= 16 { 1 } else { (32 / groups.max(1)).min(worth) };
     let splits = splits.max(e.k.div_ceil(caps.turns));
-    let mut kernel = e.set(kernel).set("QUAD_ROWS", rows).set("LANES", lanes(caps)).bind([Arg::In(0), Arg::In(1)]);
+    let mut kernel = e
+        .set(kernel)
+        .set("QUAD_ROWS", rows)
+        .set("STEP", 4usize)
+        .set("LANES", lanes(caps))
+        .bind([Arg::In(0), Arg::In(1)]);
     if lanes(caps) > 1 {
         kernel = kernel.replace("from_lane", SHUFFLE);
     }
@@ -188,7 +225,8 @@ pub(crate) fn matrices(
         return None;
     }
     let name = if size == 16 { "matrices_16" } else { "matrices_8" };
-    let kernel = e.set(make(Kernel::new(shader!("matrices.wgsl"), "matrices"))).set("SUBGROUP", lanes);
+    let kernel =
+        e.set(make(Kernel::new(shader!("matrices.wgsl"), "matrices"))).set("SUBGROUP", lanes).set("STEP", 4usize);
     let mut kernel = of_matrices(kernel, dtype, size).bind([Arg::In(0), Arg::In(1)]);
     if !a_along_k {
         kernel = kernel.choose("left_at", "left_along_m");
@@ -215,7 +253,8 @@ pub(crate) fn dense(e: Extents, args: [Arg; 3], caps: &Caps) -> Option<Kernel> {
     } else {
         let shape = if LARGE_TILE.count(e) >= 128 { LARGE_TILE } else { SMALL_TILE };
         let splits = e.k.div_ceil(caps.turns / 2);
-        let kernel = shape.set(e.set(make("tile"))).bind(operands);
+        let layouts = [true, false].map(|along_k| Layout { along_k, whole: true });
+        let kernel = shape.set(e.set(make("tile")), layouts).bind(operands);
         split(shape.name, kernel, shape.count(e), splits, e.count(), &[], caps)
     };
     let mut kernel = if candidate.kernels.len() == 1 { candidate.kernels.pop()? } else { return None };

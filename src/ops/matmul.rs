@@ -1,6 +1,6 @@
 //! Matrix products: `matmul` with batches and any transposition, and `linear`.
 
-use super::gemm::{self, Extents};
+use super::gemm::{self, Extents, Layout};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor, View};
 use crate::shader;
 
@@ -188,9 +188,15 @@ impl Op for Matmul {
         let make = |entry| settle(Kernel::new(shader!("matmul.wgsl"), entry));
         let extents = Extents { batches: batch.elements(), m, n, k };
         let behind: &[Arg] = if bias.is_some() { &[Arg::In(2)] } else { &[] };
-        // Operands and result consist of whole vec4s.
-        let whole = n.is_multiple_of(4) && k.is_multiple_of(4) && k > 0 && (a.columns == 1 || m.is_multiple_of(4));
-        let whole = whole && a.in_quads() && b.in_quads();
+        // Operands consist of whole vec4s, each along its neighbours.
+        let layout = |operand: &Operand, along_k: bool, other: usize| Layout {
+            along_k,
+            whole: operand.in_quads() && if along_k { k.is_multiple_of(4) } else { other.is_multiple_of(4) },
+        };
+        let layouts = [layout(&a, a.columns == 1, m), layout(&b, b.columns != 1, n)];
+        let whole = layouts.iter().all(|layout| layout.whole);
+        // ... and so do rows of the result, and steps along k.
+        let whole = whole && n.is_multiple_of(4) && k.is_multiple_of(4) && k > 0;
         // B consists of whole pairs of vec4s.
         let pairs = io.inputs[1].dtype == DType::F32 && b.rows % 8 == 0 && b.batches.keeps_parts(8);
         // `columns` stores vec4s, `dots` single elements.
@@ -212,7 +218,7 @@ impl Op for Matmul {
             .then(|| gemm::matrices(settle, extents, types[0], along, behind, caps))
             .flatten();
         let packed = quads.as_ref().and_then(|quads| packed(quads, [&a, &b], io, extents, caps));
-        let others = gemm::candidates(make, extents, &[Arg::In(0), Arg::In(1)], behind, caps);
+        let others = gemm::candidates(make, extents, layouts, behind, caps);
         let streams = b.columns == 1 && few.is_some() && gemm::few_block(extents, caps)[0] > 1;
         // Of a block of 32 columns, three quarters would be idle; of little work, blocks are small.
         let narrow = n <= 8 && k >= 256 && a.columns == 1 && !gemm::is_small(extents);

@@ -45,6 +45,34 @@ fn matmul_of_any_extents() {
     }
 }
 
+/// Operands of whole vec4s along either of their axes, both or one of them; results of a few rows or columns, of several
+/// tiles, with sums cut into parts.
+#[test]
+fn operands_in_vec4s() {
+    let mut random = Random::new(16);
+    let extents = [
+        [16, 136, 36],
+        [12, 4, 300],
+        [132, 16, 44],
+        [32, 260, 20],
+        [140, 28, 20],
+        [132, 136, 68],
+        [20, 33, 8],
+        [33, 20, 8],
+    ];
+    for kernel in 0..KERNELS {
+        for [m, cols, k] in extents {
+            for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+                let a = if ta { [k, m] } else { [m, k] };
+                let b = if tb { [cols, k] } else { [k, cols] };
+                let inputs = named([("a", random.normal(a)), ("b", random.normal(b))]);
+                let attrs = json!({"transpose_a": ta, "transpose_b": tb});
+                check(&gpu(kernel), "matmul", &attrs, &inputs, TERMS, &mut random);
+            }
+        }
+    }
+}
+
 /// Large enough for a CPU to read the matrix in long stretches.
 #[test]
 fn a_few_rows_and_a_large_matrix() {
