@@ -2,6 +2,7 @@
 // when a larger score turns up (Milakov and Gimelshein, 2018; Dao et al., 2022), so that no score goes to memory.
 // include: grid.wgsl
 // include: math.wgsl
+// include: team.wgsl
 
 const BATCHES = 1u;
 const QUERIES = 1u;
@@ -80,16 +81,26 @@ fn keys_until(m: u32) -> u32 {
     return select(KEYS, min(KEYS, m + 1u), CAUSAL == 1u);
 }
 
-// --- `tiles`: for GPUs. A workgroup takes TILE_ROWS queries, an invocation one of them, with its sums in registers;
+// --- `tiles`: for GPUs. A workgroup takes TILE_ROWS queries, SHARE invocations one of them, with its sums in registers;
 // the keys and values of a tile are shared through workgroup memory, where all invocations read the same at a time.
 
 const TILE_ROWS = 64u;
 const TILE_KEYS = 32u;
+const SHARE = 1u; // neighbours of which each multiplies, and sums, every SHARE-th vec4
 
 var<workgroup> tile_k: array<vec4<f32>, TILE_KEYS * Q4>;
 var<workgroup> tile_v: array<vec4<f32>, TILE_KEYS * V4>;
 
-@compute @workgroup_size(TILE_ROWS)
+// The sum over the invocations that share a query.
+fn of_query(value: f32) -> f32 {
+    return value;
+}
+
+fn of_query_of_two(value: f32) -> f32 {
+    return value + subgroupShuffleXor(value, 1u);
+}
+
+@compute @workgroup_size(TILE_ROWS * SHARE)
 fn tiles(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -102,19 +113,21 @@ fn tiles(
     }
     let batch = id / blocks;
     let m0 = id % blocks * TILE_ROWS;
-    let m = min(m0 + lane, QUERIES - 1u);
-    var own: array<vec4<f32>, Q4>;
-    for (var d = 0u; d < Q4; d++) { // unroll
-        own[d] = q[(q_batch(batch) + m * Q_ROW) / 4u + d];
+    let row = m0 + lane / SHARE;
+    let m = min(row, QUERIES - 1u);
+    let part = lane % SHARE;
+    var own: array<vec4<f32>, Q4 / SHARE>;
+    for (var d = 0u; d < Q4 / SHARE; d++) { // unroll
+        own[d] = q[(q_batch(batch) + m * Q_ROW) / 4u + d * SHARE + part];
     }
-    var sums: array<vec4<f32>, V4>;
+    var sums: array<vec4<f32>, V4 / SHARE>;
     var most = NOTHING;
     var sum = 0.0;
     for (var n0 = 0u; n0 < keys_until(m0 + TILE_ROWS - 1u); n0 += TILE_KEYS) {
-        for (var e = lane; e < TILE_KEYS * Q4; e += TILE_ROWS) {
+        for (var e = lane; e < TILE_KEYS * Q4; e += TILE_ROWS * SHARE) {
             tile_k[e] = k[(k_batch(batch) + min(n0 + e / Q4, KEYS - 1u) * K_ROW) / 4u + e % Q4];
         }
-        for (var e = lane; e < TILE_KEYS * V4; e += TILE_ROWS) {
+        for (var e = lane; e < TILE_KEYS * V4; e += TILE_ROWS * SHARE) {
             // Zeros behind the last: no share of an infinity is 0.
             let value = v[(v_batch(batch) + min(n0 + e / V4, KEYS - 1u) * V_ROW) / 4u + e % V4];
             tile_v[e] = select(vec4<f32>(), value, n0 + e / V4 < KEYS);
@@ -122,34 +135,154 @@ fn tiles(
         workgroupBarrier();
         for (var n = 0u; n < TILE_KEYS; n++) {
             var products = vec4<f32>();
-            for (var d = 0u; d < Q4; d++) { // unroll
-                products += own[d] * tile_k[n * Q4 + d];
+            for (var d = 0u; d < Q4 / SHARE; d++) { // unroll
+                products += own[d] * tile_k[n * Q4 + d * SHARE + part];
             }
-            let found = score(batch, m, n0 + n, (products.x + products.y) + (products.z + products.w));
+            let product = of_query((products.x + products.y) + (products.z + products.w));
+            let found = score(batch, m, n0 + n, product);
             if (!(found <= most)) {
                 let shrunk = exp(most - found);
                 most = found;
                 sum *= shrunk;
-                for (var c = 0u; c < V4; c++) { // unroll
+                for (var c = 0u; c < V4 / SHARE; c++) { // unroll
                     sums[c] *= shrunk;
                 }
             }
             let own_share = share(found, most);
             sum += own_share;
-            for (var c = 0u; c < V4; c++) { // unroll
-                sums[c] += own_share * tile_v[n * V4 + c];
+            for (var c = 0u; c < V4 / SHARE; c++) { // unroll
+                sums[c] += own_share * tile_v[n * V4 + c * SHARE + part];
             }
         }
         workgroupBarrier();
     }
-    if (m0 + lane >= QUERIES) {
+    if (row >= QUERIES) {
         return;
     }
     let place = batch * QUERIES + m;
-    for (var c = 0u; c < V4; c++) { // unroll
-        y[place * V4 + c] = sums[c] * inverse(sum);
+    for (var c = 0u; c < V4 / SHARE; c++) { // unroll
+        y[place * V4 + c * SHARE + part] = sums[c] * inverse(sum);
     }
-    keep(place, most, sum);
+    if (part == 0u) {
+        keep(place, most, sum);
+    }
+}
+
+// --- `few`: for GPUs and a few queries. A workgroup takes one of them and one of PARTS parts of its keys, WIDTH of these
+// at a time: four invocations multiply a key; then each has the share of one key, and at last a vec4 of the sum over every
+// GROUPS-th key. What several parts find goes to memory as it is, and `merge` puts it together.
+
+const PARTS = 1u;
+const GROUPS = WIDTH / V4;
+
+var<workgroup> fours: array<vec4<f32>, WIDTH>;
+var<workgroup> shares: array<f32, WIDTH>;
+
+// What every fourth vec4 from `quarter` on adds to the products of query m with keys n to n + 3.
+fn quarter_of_products(batch: u32, m: u32, n: u32, quarter: u32) -> vec4<f32> {
+    var products: array<vec4<f32>, 4>;
+    for (var d = quarter; d < Q4; d += 4u) {
+        let own = q[(q_batch(batch) + m * Q_ROW) / 4u + d];
+        for (var i = 0u; i < 4u; i++) { // unroll
+            products[i] += own * k[(k_batch(batch) + min(n + i, KEYS - 1u) * K_ROW) / 4u + d];
+        }
+    }
+    var sums = vec4<f32>();
+    for (var i = 0u; i < 4u; i++) { // unroll
+        sums[i] = (products[i].x + products[i].y) + (products[i].z + products[i].w);
+    }
+    return sums;
+}
+
+@compute @workgroup_size(WIDTH)
+fn few(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups);
+    if (id >= PARTS * BATCHES * QUERIES) {
+        return;
+    }
+    let m = id % QUERIES;
+    let batch = id / QUERIES % BATCHES;
+    let run = (KEYS + PARTS - 1u) / PARTS;
+    let first = id / (QUERIES * BATCHES) * run;
+    let end = min(first + run, keys_until(m));
+    let team = lane / 4u * 4u;
+    var result = vec4<f32>();
+    var most = NOTHING;
+    var own_sum = 0.0;
+    for (var n0 = first; n0 < end; n0 += WIDTH) {
+        fours[lane] = quarter_of_products(batch, m, n0 + team, lane % 4u);
+        workgroupBarrier();
+        let i = lane % 4u;
+        let product = (fours[team][i] + fours[team + 1u][i]) + (fours[team + 2u][i] + fours[team + 3u][i]);
+        let found = select(NOTHING, score(batch, m, n0 + lane, product), n0 + lane < end);
+        let now_most = max(most, all_max(lane, found));
+        let shrunk = exp(most - now_most);
+        most = now_most;
+        let own_share = share(found, most);
+        own_sum = own_sum * shrunk + own_share;
+        shares[lane] = own_share;
+        workgroupBarrier();
+        result *= shrunk;
+        if (lane < GROUPS * V4) {
+            for (var n = lane / V4; n < min(WIDTH, end - n0); n += GROUPS) {
+                result += shares[n] * v[(v_batch(batch) + (n0 + n) * V_ROW) / 4u + lane % V4];
+            }
+        }
+    }
+    let sum = all_sum(lane, own_sum);
+    fours[lane] = result;
+    workgroupBarrier();
+    if (lane < V4) {
+        var total = vec4<f32>();
+        for (var g = 0u; g < GROUPS; g++) {
+            total += fours[g * V4 + lane];
+        }
+        y[id * V4 + lane] = total * select(1.0, inverse(sum), PARTS == 1u);
+    }
+    if (lane == 0u && PARTS == 1u) {
+        keep(id, most, sum);
+    } else if (lane == 0u) {
+        largest[id] = most;
+        totals[id] = sum;
+    }
+}
+
+// What the parts have found, [PARTS, BATCHES, QUERIES] each.
+@group(0) @binding(0) var<storage, read> part_sums: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> part_largest: array<f32>;
+@group(0) @binding(2) var<storage, read> part_totals: array<f32>;
+
+@compute @workgroup_size(64)
+fn merge(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    let count = BATCHES * QUERIES;
+    let place = i / V4;
+    if (place >= count) {
+        return;
+    }
+    var most = part_largest[place];
+    for (var p = 1u; p < PARTS; p++) {
+        most = max(most, part_largest[p * count + place]);
+    }
+    var sum = 0.0;
+    var result = vec4<f32>();
+    for (var p = 0u; p < PARTS; p++) {
+        let shrunk = exp(part_largest[p * count + place] - most);
+        sum += shrunk * part_totals[p * count + place];
+        result += shrunk * part_sums[p * count * V4 + i];
+    }
+    y[i] = result * inverse(sum);
+    if (i % V4 == 0u) {
+        keep(place, most, sum);
+    }
 }
 
 // --- `lanes`: for CPU-like adapters with subgroups. A workgroup is one SIMD vector of 8 lanes and takes LANE_ROWS

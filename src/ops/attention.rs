@@ -56,6 +56,10 @@ const LONGEST: usize = 128;
 const TILE_KEYS: usize = 32;
 const TILE_ROWS: usize = 64;
 
+/// The most queries that get a workgroup each, and its invocations.
+const FEW: usize = 16;
+const FEW_WIDTH: usize = 128;
+
 /// Queries [..., M, D], keys [..., N, D], values [..., N, E] and perhaps a mask, to results [..., M, E], the largest
 /// score of each query [..., M], and the sums [..., M] of exp(score - largest).
 #[derive(Clone, Debug)]
@@ -84,6 +88,104 @@ fn scores(q: &Tensor, k: &Tensor, mask: Option<&Tensor>, scale: f32, causal: boo
     }
     let seen = scores.ones_like().tril(0).detach();
     seen.where_(&scores, &scores.full_like(NOTHING))
+}
+
+/// Queries [batch, m, d], keys [batch, n, d] and values [batch, n, e], and where they go.
+struct Work<'a> {
+    op: &'a Fused,
+    io: &'a Io<'a>,
+    caps: &'a Caps,
+    batch: Shape,
+    m: usize,
+    n: usize,
+    d: usize,
+    e: usize,
+}
+
+impl Work<'_> {
+    /// Queries of all batches.
+    fn rows(&self) -> usize {
+        self.batch.elements() * self.m
+    }
+
+    fn kernel(&self, entry: &'static str, results: [Arg; 3]) -> Kernel {
+        let mut kernel = Kernel::new(shader!("attention.wgsl"), entry)
+            .set("BATCHES", self.batch.elements())
+            .set("QUERIES", self.m)
+            .set("KEYS", self.n)
+            .set("Q4", self.d / 4)
+            .set("V4", self.e / 4)
+            .set("SCALE", self.op.scale)
+            .set("CAUSAL", self.op.causal)
+            .bind([Arg::In(0), Arg::In(1), Arg::In(2)])
+            .bind(results);
+        for (n, (row, begin)) in
+            [("Q_ROW", "q_batch"), ("K_ROW", "k_batch"), ("V_ROW", "v_batch")].into_iter().enumerate()
+        {
+            let operand = Operand::new(&self.io.view(n), &self.batch, false);
+            kernel = kernel.set(row, operand.rows as usize).replace(begin, operand.begin(begin));
+        }
+        let Some(mask) = self.io.inputs.get(3).filter(|_| self.op.masked) else { return kernel };
+        let place = View::broadcast(&mask.shape, &Shape::from([&self.batch[..], &[self.m, self.n]].concat())).wgsl("i");
+        let place = format!("fn mask_place(i: u32) -> u32 {{\n    return {place};\n}}");
+        kernel.choose("mask", "mask_given").replace("mask_place", place).bind_as("MASK", Arg::In(3))
+    }
+
+    /// Queries in blocks, each shared by as many invocations: one, or two, which takes subgroups.
+    fn tiles(&self, sharers: usize) -> Candidate {
+        let lengths = [self.d, self.e];
+        // Both tiles together take half of the workgroup memory, so that two workgroups fit.
+        let fit = self.caps.workgroup_memory as usize / 2 / (4 * (self.d + self.e));
+        let keys = fit.clamp(1, TILE_KEYS);
+        let kernel = self.kernel("tiles", [0, 1, 2].map(Arg::Out)).set("TILE_ROWS", TILE_ROWS).set("TILE_KEYS", keys);
+        let groups = self.batch.elements() * self.m.div_ceil(TILE_ROWS);
+        let kernel = kernel.set("SHARE", sharers).grid(self.caps.fold(groups));
+        // The loop over tiles, two that fill them, one over their keys; each loop's end is a turn, too.
+        let fill = lengths.map(|length| (keys * length / 4).div_ceil(TILE_ROWS) + 1);
+        let turns = self.n.div_ceil(keys) * (1 + fill[0] + fill[1] + keys + 1) + 1;
+        match sharers {
+            1 => Candidate::single("tiles", kernel),
+            _ => Candidate::single("tiles_of_two", kernel.choose("of_query", "of_query_of_two")),
+        }
+        .turns(turns)
+    }
+
+    /// Queries for each SIMD vector of a CPU.
+    fn lanes(&self) -> Candidate {
+        let rows = if self.e > 64 { 4 } else { 8 };
+        let kernel = self.kernel("lanes", [0, 1, 2].map(Arg::Out)).set("LANE_ROWS", rows);
+        let kernel = kernel.grid(self.caps.fold(self.batch.elements() * self.m.div_ceil(rows)));
+        Candidate::single("lanes", kernel).turns(self.n.div_ceil(32) * (1 + self.d / 4 + 1 + 9) + 1 + rows + 1)
+    }
+
+    /// A few queries on a GPU: in one dispatch, or in parts of at least two turns and another that puts them together,
+    /// where it takes these to occupy a large GPU.
+    fn few(&self) -> Candidate {
+        let (rows, vectors) = (self.rows(), self.e / 4);
+        let parts = (512 / rows).clamp(1, self.n.div_ceil(2 * FEW_WIDTH));
+        let results = [0, 1, 2].map(if parts == 1 { Arg::Out } else { Arg::ScratchOut });
+        let mut kernel = self.kernel("few", results).set("PARTS", parts).set("WIDTH", FEW_WIDTH);
+        kernel = kernel.grid(self.caps.fold(parts * rows));
+        if self.caps.subgroups {
+            kernel = kernel.choose("all_max", "all_max_by_subgroups").choose("all_sum", "all_sum_by_subgroups");
+        }
+        // A turn has a key's products, two loops over values and shares, and what the workgroup combines.
+        let groups = FEW_WIDTH / vectors;
+        let turn = 1 + (self.d / 16 + 2) + (FEW_WIDTH / groups + 2) + 16;
+        let turns = self.n.div_ceil(parts).div_ceil(FEW_WIDTH) * turn + groups + 17;
+        if parts == 1 {
+            return Candidate::single("few", kernel).turns(turns);
+        }
+        let merge = Kernel::new(shader!("attention.wgsl"), "merge")
+            .set("BATCHES", rows)
+            .set("V4", vectors)
+            .set("PARTS", parts)
+            .bind([0, 1, 2].map(Arg::ScratchIn))
+            .bind([0, 1, 2].map(Arg::Out))
+            .grid(self.caps.fold((rows * vectors).div_ceil(64)));
+        let scratch = [self.e, 1, 1].map(|length| parts * rows * length * 4);
+        Candidate::new("few", vec![kernel, merge], scratch.to_vec()).turns(turns)
+    }
 }
 
 impl Op for Fused {
@@ -116,49 +218,21 @@ impl Op for Fused {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let [queries, keys, values] = [0, 1, 2].map(|n| io.inputs[n].shape.clone());
-        let rank = queries.len();
-        let batch = Shape::from(&queries[..rank - 2]);
-        let (m, n, d, e) = (queries[rank - 2], keys[rank - 2], queries[rank - 1], values[rank - 1]);
-        let operand = |n: usize| Operand::new(&io.view(n), &batch, false);
-        let make = |entry, rows: usize| {
-            let kernel = Kernel::new(shader!("attention.wgsl"), entry)
-                .set("BATCHES", batch.elements())
-                .set("QUERIES", m)
-                .set("KEYS", n)
-                .set("Q4", d / 4)
-                .set("V4", e / 4)
-                .set("SCALE", self.scale)
-                .set("CAUSAL", self.causal);
-            let kernel = [("Q_ROW", "q_batch"), ("K_ROW", "k_batch"), ("V_ROW", "v_batch")]
-                .into_iter()
-                .enumerate()
-                .fold(kernel, |kernel, (n, (row, begin))| {
-                    let operand = operand(n);
-                    kernel.set(row, operand.rows as usize).replace(begin, operand.begin(begin))
-                });
-            let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::Out(0), Arg::Out(1), Arg::Out(2)]);
-            let kernel = kernel.grid(caps.fold(batch.elements() * m.div_ceil(rows)));
-            let Some(mask) = io.inputs.get(3).filter(|_| self.masked) else { return kernel };
-            let place = View::broadcast(&mask.shape, &Shape::from([&batch[..], &[m, n]].concat())).wgsl("i");
-            let place = format!("fn mask_place(i: u32) -> u32 {{\n    return {place};\n}}");
-            kernel.choose("mask", "mask_given").replace("mask_place", place).bind_as("MASK", Arg::In(3))
-        };
-        // Both tiles together take half of the workgroup memory, so that two workgroups fit.
-        let share = caps.workgroup_memory as usize / 2 / (4 * (d + e));
-        let tile_keys = share.clamp(1, TILE_KEYS);
-        let tiles = make("tiles", TILE_ROWS).set("TILE_ROWS", TILE_ROWS).set("TILE_KEYS", tile_keys);
-        // The loop over tiles, two that fill them, one over their keys; each loop's end is a turn, too.
-        let fill = [d, e].map(|length| (tile_keys * length / 4).div_ceil(TILE_ROWS) + 1);
-        let turns = n.div_ceil(tile_keys) * (1 + fill[0] + fill[1] + tile_keys + 1) + 1;
-        let tiles = Candidate::single("tiles", tiles).turns(turns);
-        if gemm::lanes(caps) != 8 {
-            return vec![tiles];
+        let [q, k, v] = [0, 1, 2].map(|n| &io.inputs[n].shape[..]);
+        let rank = q.len();
+        let (m, n, d, e) = (q[rank - 2], k[rank - 2], q[rank - 1], v[rank - 1]);
+        let work = Work { op: self, io, caps, batch: Shape::from(&q[..rank - 2]), m, n, d, e };
+        let lanes = (gemm::lanes(caps) == 8).then(|| work.lanes());
+        if caps.cpu {
+            return lanes.into_iter().chain([work.tiles(1)]).collect();
         }
-        let rows = if e > 64 { 4 } else { 8 };
-        let lanes = make("lanes", rows).set("LANE_ROWS", rows);
-        let lanes = Candidate::single("lanes", lanes).turns(n.div_ceil(32) * (1 + d / 4 + 1 + 9) + 1 + rows + 1);
-        if caps.cpu { vec![lanes, tiles] } else { vec![tiles, lanes] }
+        let few = (m <= FEW).then(|| work.few());
+        let mut tiles = vec![work.tiles(1)];
+        if caps.subgroups && d.is_multiple_of(8) && e.is_multiple_of(8) {
+            // One invocation's registers do not hold a long query and its sums.
+            tiles.insert(usize::from(d + e <= 192), work.tiles(2));
+        }
+        few.into_iter().chain(tiles).chain(lanes).collect()
     }
 
     fn reads(&self, n: usize, view: &View) -> bool {

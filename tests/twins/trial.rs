@@ -36,6 +36,9 @@ pub const LINES: usize = 4;
 /// The same for poolings.
 pub const POOLINGS: usize = 5;
 
+/// The same for attention.
+pub const ATTENTIONS: usize = 4;
+
 /// Nothing is computed.
 pub const EXACT: Bound = Bound::Values(0.0, 0.0);
 

@@ -131,6 +131,11 @@ fn layers() -> Vec<Case> {
             ([q, k, v], y)
         }
     };
+    let one_query = |b: &mut Builder| {
+        let [q, k, v] = [(1, 1), (4096, 2), (4096, 3)].map(|(rows, seed)| b.input([1, 32, rows, 128], seed, 2.0));
+        let y = q.scaled_dot_product_attention(&k, &v, &Attention::new());
+        b.forward(y)
+    };
     let both = |name: &str, causal| {
         Case::new(name, move |b| {
             let ([q, k, v], y) = attend(causal)(b);
@@ -149,6 +154,7 @@ fn layers() -> Vec<Case> {
         case("attention_12x1024x64", move |b| attend(false)(b).1),
         case("attention_12x1024x64_causal", move |b| attend(true)(b).1),
         both("attention_12x1024x64_fb", false),
+        Case::new("attention_32x4096x128_one_query", one_query).traffic(2 * 32 * 4096 * 128),
     ]
 }
 
