@@ -1,6 +1,7 @@
 // Lines of neighbouring elements brought to mean 0 (not for the RMS norm) and mean square 1, then scaled and shifted by
 // channel, and the gradient of that.
 // include: lines.wgsl
+// include: moments.wgsl
 
 const GROUPS = 1u;  // line l holds the channels of group l % GROUPS
 const INNER = 1u;   // neighbouring elements of one channel
@@ -97,23 +98,6 @@ fn hold_weights_and_biases(lane: u32) {
         held_weights[h] = weights4[k];
         held_biases[h] = biases4[k];
     }
-}
-
-// Of some elements of a line: their number, their mean, and the sum of the squares of their differences to it. Where the
-// mean counts as 0, it is 0 here.
-struct Moments {
-    count: f32,
-    mean: f32,
-    squares: f32,
-}
-
-// Those of two parts together (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-// variances", 1979).
-fn together(a: Moments, b: Moments) -> Moments {
-    let count = a.count + b.count;
-    let apart = b.mean - a.mean;
-    let share = b.count / max(count, 1.0);
-    return Moments(count, a.mean + apart * share, a.squares + b.squares + apart * apart * (a.count * share));
 }
 
 // Those of a whole line, which `lane` of `team` invocations read once, in blocks of HELD Lanes. Parts' means are of

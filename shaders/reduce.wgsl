@@ -1,13 +1,10 @@
 // Reductions over any axes, in a fixed order, so that the bits are the same on every run.
 // include: grid.wgsl
 // include: math.wgsl
+// include: shares.wgsl
 
-const OUTPUTS = 1u;  // elements of the result
-const LENGTH = 1u;   // elements reduced into each
-const SPLITS = 1u;   // invocations that share one result; their partial results are reduced by the next dispatch
-const INNER = 0u;    // 1: neighbouring invocations share a result (the innermost axis is reduced), 0: they own neighbours
+const LENGTH = 1u;   // elements reduced into each of OUTPUTS results; those of SPLITS parts are reduced by the next dispatch
 const KIND = 0u;     // 0 sum, 1 maximum, 2 minimum, 3 product
-const TEAM = 1u;     // neighbours that walk side by side, a divisor of SPLITS
 const COUNT = 1u;    // invocations
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -61,27 +58,6 @@ fn identity() -> f32 {
         case 3u: { return 1.0; }
         default: { return 0.0; }
     }
-}
-
-// Where an invocation's share of a result begins and ends, and the step from one of its elements to the next.
-struct Share {
-    result: u32,
-    split: u32,
-    first: u32,
-    last: u32,
-    step: u32,
-}
-
-fn share_of(id: u32) -> Share {
-    let run = (LENGTH + SPLITS - 1u) / SPLITS;
-    if (INNER == 0u) {
-        let split = id / OUTPUTS;
-        return Share(id % OUTPUTS, split, split * run, min(split * run + run, LENGTH), 1u);
-    }
-    // TEAM neighbours walk through one stretch side by side.
-    let split = id % SPLITS;
-    let stretch = split / TEAM * TEAM * run;
-    return Share(id / SPLITS, split, stretch + split % TEAM, min(stretch + TEAM * run, LENGTH), TEAM);
 }
 
 fn finish(share: Share, total: f32) {

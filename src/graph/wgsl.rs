@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 14] = [
+const LIBRARY: [Shader; 16] = [
     shader!("math.wgsl"),
     shader!("half.wgsl"),
     shader!("random.wgsl"),
@@ -28,6 +28,8 @@ const LIBRARY: [Shader; 14] = [
     shader!("conv2d_pixels.wgsl"),
     shader!("team.wgsl"),
     shader!("lines.wgsl"),
+    shader!("shares.wgsl"),
+    shader!("moments.wgsl"),
     shader!("exponentials.wgsl"),
     shader!("cells.wgsl"),
     shader!("recurrent.wgsl"),

@@ -12,7 +12,8 @@
 //! | `attention` | `scaled_dot_product_attention` | `attention.wgsl` |
 //! | `conv2d`, `winograd` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl`, `winograd.wgsl` |
 //! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
-//! | `normalize` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, ... | `normalize.wgsl` |
+//! | `normalize` | `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | `normalize.wgsl` |
+//! | `batch_norm` | `batch_norm`, `batch_statistics` | `channels.wgsl` |
 //! | `softmax` | `softmax`, `log_softmax`, `logsumexp` | `softmax.wgsl`, `exponentials.wgsl` |
 //! | `cross_entropy` | `cross_entropy` | `cross_entropy.wgsl`, `exponentials.wgsl` |
 //! | `lines` | what reductions, norms, softmax and cross-entropy share | `lines.wgsl`, `team.wgsl` |
@@ -24,6 +25,7 @@
 
 mod assign;
 mod attention;
+mod batch_norm;
 mod binary;
 mod conv2d;
 mod cross_entropy;

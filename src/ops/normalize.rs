@@ -1,6 +1,6 @@
-//! Layer, RMS, group, instance and batch normalization.
+//! Layer, RMS, group and instance normalization.
 
-use super::{gemm, lines, reduce};
+use super::{batch_norm, gemm, lines, reduce};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor};
 use crate::shader;
 
@@ -51,8 +51,14 @@ impl Lines {
             let sums = x.graph().push1(ChannelSums(self.clone()), &[x, stats, dy]);
             return [0, 1].map(|row| sums.narrow(0, row, 1));
         }
-        let dy = self.split(dy);
-        [&dy * self.normalized(x, stats), dy].map(|t| t.sum(&[0, 3], false))
+        // The sums over each line's part of a channel, then over lines.
+        let count = self.count(x.elements());
+        let parts = [count / self.groups, self.groups, self.length / self.inner, 1];
+        let by_part = |t: &Tensor| t.reshape([1, x.elements() / self.inner, self.inner]);
+        let means = self.stat(stats, 0).expand(parts).reshape([x.elements() / self.inner, 1]);
+        let sums = batch_norm::sums(&by_part(x), &means, &by_part(dy));
+        let [arrived, products] = [0, 1].map(|row| sums.narrow(0, row, 1).reshape(parts));
+        [products * self.stat(stats, 1), arrived].map(|t| t.sum(&[0, 3], false))
     }
 
     /// The gradients of x and of the statistics, from `dn`, what arrives at the normalized elements `n`, and what arrives
@@ -320,7 +326,7 @@ impl Op for ChannelSums {
 }
 
 /// Refuses weights and biases that are not f32 with one element for each of `channels`.
-fn check(x: &Desc, channels: usize, eps: f32, factors: &[(&str, Option<&Tensor>)]) -> Result<(), String> {
+pub(super) fn check(x: &Desc, channels: usize, eps: f32, factors: &[(&str, Option<&Tensor>)]) -> Result<(), String> {
     if !(0.0..f32::INFINITY).contains(&eps) {
         return Err(format!("eps is {eps}, but must be 0 or a little more"));
     }
@@ -422,53 +428,5 @@ impl Tensor {
             _ => Err(format!("[N, channels, ...] with channels in {groups} groups was expected, not {}", self.desc())),
         };
         self.normalize(name, lines, weight, bias)
-    }
-
-    /// Mean and biased variance of each channel of [N, channels, ...] over the batch, `[channels]` each.
-    #[track_caller]
-    pub fn batch_statistics(&self) -> (Tensor, Tensor) {
-        if self.rank() < 2 || self.elements() == 0 {
-            let message = format!("[N, channels, ...] with elements was expected, not {}", self.desc());
-            let poison = self.graph().poison("batch_statistics", message);
-            return (poison.clone(), poison);
-        }
-        let dims: Vec<isize> = (0..self.rank() as isize).filter(|&dim| dim != 1).collect();
-        (self.mean(&dims, false), self.var(&dims, 0.0, false))
-    }
-
-    /// Batch normalization of [N, channels, ...] (Ioffe and Szegedy, 2015) with this mean and variance of each channel:
-    /// `(x - mean) / sqrt(variance + eps) * weight + bias`, all `[channels]`. In training they are the batch's own,
-    /// [`Tensor::batch_statistics`], through which the gradient flows too; later those kept from training.
-    ///
-    /// ```
-    /// let g = shadegrad::Graph::new();
-    /// let x = g.input([32, 16, 8, 8]);
-    /// let (mean, variance) = x.batch_statistics();
-    /// assert_eq!(x.batch_norm(&mean, &variance, None, None, 1e-5).shape(), [32, 16, 8, 8]);
-    /// ```
-    #[track_caller]
-    pub fn batch_norm(
-        &self,
-        mean: &Tensor,
-        variance: &Tensor,
-        weight: Option<&Tensor>,
-        bias: Option<&Tensor>,
-        eps: f32,
-    ) -> Tensor {
-        let channels = self.shape().get(1).copied().unwrap_or(0);
-        let factors =
-            [("the mean", Some(mean)), ("the variance", Some(variance)), ("the weight", weight), ("the bias", bias)];
-        let checked = match self.rank() {
-            0 | 1 => Err(format!("it needs [N, C, ...], not {}", self.desc())),
-            _ => check(self.desc(), channels, eps, &factors),
-        };
-        if let Err(message) = checked {
-            return self.graph().poison("batch_norm", message);
-        }
-        let spread = |t: &Tensor| t.reshape([vec![channels], vec![1; self.rank() - 2]].concat());
-        let scale = (variance + eps).rsqrt();
-        let scale = weight.map_or(scale.clone(), |weight| scale * weight.reshape(&variance.desc().shape));
-        let y = (self - spread(mean)) * spread(&scale);
-        bias.map_or(y.clone(), |bias| y + spread(bias))
     }
 }

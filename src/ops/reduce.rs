@@ -39,7 +39,7 @@ fn lines(x: &View, axes: &[usize]) -> String {
 
 /// Neighbouring invocations that walk through one stretch of memory side by side: a workgroup, or the lanes of one SIMD
 /// vector on a CPU, where vectors run one after the other.
-fn team(caps: &Caps) -> usize {
+pub(super) fn team(caps: &Caps) -> usize {
     if caps.cpu { 8 } else { 64 }
 }
 
@@ -52,12 +52,14 @@ const ARG_RUN: usize = 1024;
 /// Loads of an invocation from a line at the most, which keeps rounding errors of sums small.
 const RUN: usize = 256;
 
-/// Invocations that share a result: enough to fill the device, with short runs, which also keeps rounding errors small.
-fn splits(outputs: usize, length: usize, inner: bool, team: usize) -> usize {
+/// Invocations that share each of some lines: enough to fill the device.
+pub(super) fn splits([outputs, length]: [usize; 2], inner: bool, caps: &Caps) -> usize {
     if length <= 64 || (outputs >= 8192 && length <= 1024) {
         return 1;
     }
-    let splits = length.div_ceil(RUN);
+    // A large GPU has some 65,536 invocations under way.
+    let run = if caps.cpu { RUN } else { (outputs * length >> 16).clamp(32, RUN) };
+    let (splits, team) = (length.div_ceil(run), team(caps));
     if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
 
@@ -283,7 +285,6 @@ impl Op for Reduce {
         let rule = lines(&x, &self.axes);
         let innermost = (0..shape.len()).rev().find(|&a| shape[a] != 1);
         let inner = innermost.is_some_and(|a| self.axes.contains(&a));
-        let team = team(caps);
         // Whole vec4s, where every line consists of them, or lines side by side do.
         let (along, across) = (part(&x, &self.axes, true), part(&x, &self.axes, false));
         let vectors_of = |width| along.in_parts(width) && across.keeps_parts(width);
@@ -306,7 +307,7 @@ impl Op for Reduce {
         loop {
             let [block, span] = block(outputs / 4, outputs * whole, 32, caps);
             let lines = if entry == "reduce_columns_vec4" { outputs / 4 / block } else { outputs };
-            let splits = splits(lines, length, inner, team);
+            let splits = splits([lines, length], inner, caps);
             let to = if splits == 1 {
                 Arg::Out(0)
             } else {

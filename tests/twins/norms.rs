@@ -63,6 +63,9 @@ fn over_channels() {
         (5, &[2, 5, 1, 8]),
         (2, &[4, 8]),
         (2, &[1, 4, 45, 60]),
+        (1, &[3, 5, 40, 40]),
+        (1, &[2, 3, 37, 41]),
+        (2, &[700, 6]),
     ] {
         let mut inputs = named([("x", away_from_zero(&mut random, shape))]);
         for affine in [false, true] {
@@ -120,5 +123,13 @@ fn with_a_large_mean() {
             let inputs = named([("x", x.clone())]);
             check(&gpu(kernel), "layer_norm", &attrs, &inputs, Bound::Values(1e-4, 1e-4), &mut random);
         }
+    }
+    // Parts of a channel are put together.
+    for shape in [&[2, 3, 40, 50][..], &[2, 3, 39, 41], &[900, 5]] {
+        let x = random.normal(shape).map(|v| f64::from((4096.0 + v) as f32));
+        let [mean, variance] = [0.0, 1.0].map(|v| Array::full([shape[1]], v));
+        let inputs = named([("x", x), ("running_mean", mean), ("running_var", variance)]);
+        let attrs = json!({"training": true, "momentum": 0.1, "eps": 1e-5});
+        check(&gpu(0), "batch_norm", &attrs, &inputs, Bound::Values(2e-3, 2e-3), &mut random);
     }
 }

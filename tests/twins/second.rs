@@ -123,7 +123,7 @@ fn of_poolings_and_softmax() {
 fn of_norms() {
     let mut random = Random::new(56);
     let [x, weight, bias, dy] = [&[3, 4, 2][..], &[4], &[4], &[3, 4, 2]].map(|shape| random.normal(shape));
-    for (op, groups) in [("layer_norm", 0), ("rms_norm", 0), ("group_norm", 2)] {
+    for (op, groups) in [("layer_norm", 0), ("rms_norm", 0), ("group_norm", 2), ("batch_norm", 1)] {
         let shape: &[usize] = if groups == 0 { &[2, 2] } else { &[3, 4, 2] };
         let x = if groups == 0 { x.clone().reshape([6, 2, 2]) } else { x.clone() };
         let dy = dy.clone().reshape(x.shape.clone());
@@ -132,9 +132,14 @@ fn of_norms() {
         let y = match op {
             "layer_norm" => tx.layer_norm(shape, Some(&tw), Some(&tb), 0.1),
             "rms_norm" => tx.rms_norm(shape, Some(&tw), 0.1),
+            "batch_norm" => {
+                let (mean, variance) = tx.batch_statistics();
+                tx.batch_norm(&mean, &variance, Some(&tw), Some(&tb), 0.1)
+            }
             _ => tx.group_norm(groups, Some(&tw), Some(&tb), 0.1),
         };
-        let attrs = json!({"normalized_shape": shape, "num_groups": groups, "eps": 0.1});
+        let attrs =
+            json!({"normalized_shape": shape, "num_groups": groups, "eps": 0.1, "training": true, "momentum": 0.1});
         let twin = twin(op, &attrs).expect("a twin");
         let grads = g.grad_from(&[(y, tdy.clone())], [&tx, &tw]);
         let inputs = [(tx, x), (tw, weight.clone()), (tb, bias.clone()), (tdy, dy)];

@@ -147,7 +147,14 @@ fn layers() -> Vec<Case> {
         let y = x.layer_norm(&[768], Some(&weight), Some(&bias), 1e-5);
         b.gradients(y, &[&x, &weight, &bias])
     };
+    let batch_norm = |b: &mut Builder| {
+        let (x, weight, bias) = (b.input([8, 64, 56, 56], 1, 8.0), b.input([64], 2, 2.0), b.input([64], 3, 2.0));
+        let (mean, variance) = x.batch_statistics();
+        let y = x.batch_norm(&mean, &variance, Some(&weight), Some(&bias), 1e-5);
+        b.gradients(y, &[&x, &weight, &bias])
+    };
     vec![
+        Case::new("batchnorm_8x64x56x56_fb", batch_norm).traffic(8 * 8 * 64 * 56 * 56),
         Case::new("layernorm_4096x768_fb", norm).traffic(5 * 4096 * 768),
         case("rmsnorm_4096x768", |b| b.input([4096, 768], 1, 8.0).rms_norm(&[768], None, 1e-5)),
         case("groupnorm_8x64x56x56", |b| b.input([8, 64, 56, 56], 1, 8.0).group_norm(8, None, None, 1e-5)),
