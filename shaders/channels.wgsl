@@ -63,6 +63,19 @@ fn lanes_of(channel: u32, split: u32) -> u32 {
     return (max(share.last, share.first) - share.first + share.step - 1u) / share.step;
 }
 
+fn keep(channel: u32, mean: f32, variance: f32) {
+    means[channel] = mean;
+    variances[channel] = variance;
+}
+
+@group(0) @binding(1) var<storage, read_write> stats: array<f32>; // [2, OUTPUTS]: mean; 1 / root of variance and EPS
+const EPS = 1e-5;
+
+fn keep_scale(channel: u32, mean: f32, variance: f32) {
+    stats[channel] = mean;
+    stats[OUTPUTS + channel] = 1.0 / sqrt(variance + EPS);
+}
+
 @compute @workgroup_size(WIDTH)
 fn merge_moments(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -84,8 +97,7 @@ fn merge_moments(
     let apart = own.mean - mean;
     let squares = all_sum(lane, own.squares + own.count * apart * apart);
     if (lane == 0u) {
-        means[channel] = first + mean;
-        variances[channel] = squares / length;
+        keep(channel, first + mean, squares / length);
     }
 }
 

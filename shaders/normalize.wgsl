@@ -108,7 +108,9 @@ fn moments(line: u32, lane: u32, team: u32) -> Moments {
     if (CENTRED == 1u) {
         first = first_of(x[base]);
     }
+    // Of 32 blocks at a time, which rounds a mean less often than to go from one block to the next throughout.
     var own = Moments();
+    var blocks = Moments();
     for (var round = 0u; round < ROUNDS; round++) {
         var sum = Lanes();
         var count = 0.0;
@@ -132,7 +134,11 @@ fn moments(line: u32, lane: u32, team: u32) -> Moments {
                 squares += v * v;
             }
         }
-        own = together(own, Moments(count, mean, total(squares)));
+        blocks = together(blocks, Moments(count, mean, total(squares)));
+        if (round % 32u == 31u || round + 1u == ROUNDS) {
+            own = together(own, blocks);
+            blocks = Moments();
+        }
     }
     var mean = 0.0;
     if (CENTRED == 1u) {
@@ -189,6 +195,22 @@ fn normalize(line: u32, live: bool, lane: u32, team: u32) {
                 y[base + k] = epilogues(v * weights_at(h, line, at) + biases_at(h, line, at), line * LENGTH + at);
             }
         }
+    }
+}
+
+// An invocation for each Lanes, when `stats` is known.
+@compute @workgroup_size(64)
+fn apply(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    let line = i / (LENGTH / LANES);
+    if (line < LINES) {
+        let at = LANES * (i % (LENGTH / LANES));
+        let v = (x[i] - stats[line]) * stats[LINES + line];
+        y[i] = epilogues(v * weights_at(0u, line, at) + biases_at(0u, line, at), LANES * i);
     }
 }
 

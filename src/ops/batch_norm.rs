@@ -35,6 +35,14 @@ fn by_channel(x: &Desc, [parts, merge]: [&'static str; 2], others: &[Arg], outpu
     Candidate::new("by_channel", kernels, vec![channels * splits * 8]).turns(turns)
 }
 
+/// Kernels that find the mean of each of `count` lines of `length` neighbours, and what the centred elements are multiplied
+/// by, which go to `stats` [2, count].
+pub(super) fn line_statistics(count: usize, length: usize, eps: f32, stats: Arg, caps: &Caps) -> Candidate {
+    let mut statistics = by_channel(&Desc::f32([1, count, length]), ["moments", "merge_moments"], &[], &[stats], caps);
+    statistics.kernels[1] = statistics.kernels[1].clone().set("EPS", eps).choose("keep", "keep_scale");
+    statistics
+}
+
 /// Mean and biased variance, `[channels]` each, of x [N, channels, ...].
 #[derive(Debug)]
 struct Statistics;

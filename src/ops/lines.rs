@@ -62,7 +62,7 @@ pub(super) fn candidates(
     let lanes = if lines.vectors() { 4 } else { 1 };
     let &Lines { count: lines, length, step, tensors, taken, block } = lines;
     let steps = length / lanes;
-    let width = width(steps, caps);
+    let width = width([lines, steps], caps);
     let rounds = steps.div_ceil(width);
     let fit = |kernel: Kernel| kernel.set("LINES", lines).set("LENGTH", length);
     // Of what stays in registers: a CPU keeps more on its stack; what limits it is the time to compile so many loads.
@@ -111,9 +111,11 @@ fn in_an_invocation(kernel: Kernel, count: usize, caps: &Caps) -> Candidate {
     Candidate::single("serial", kernel.choose("within", "within_alone"))
 }
 
-/// Invocations of a workgroup that shares a line of `steps` loads: about four for each of them.
-pub(super) fn width(steps: usize, caps: &Caps) -> usize {
-    steps.div_ceil(4).next_power_of_two().clamp(32, caps.invocations.min(256) as usize)
+/// Invocations of a workgroup for each of `lines` of `steps` loads: about four for each of them.
+pub(super) fn width([lines, steps]: [usize; 2], caps: &Caps) -> usize {
+    // As many workgroups as a large GPU has cores, or fewer, should fill a core each.
+    let most = if caps.cpu || lines > 256 { 256 } else { 1024 };
+    steps.div_ceil(4).next_power_of_two().clamp(32, caps.invocations.min(most) as usize)
 }
 
 /// `kernel` for subgroups of `size`, of which there are to be `count`.

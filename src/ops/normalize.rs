@@ -133,10 +133,7 @@ impl Lines {
                 kernels[2] = self.keep(kernels[2].clone(), biased);
             }
         }
-        let kernels = kernels.map(|kernel| {
-            let kernel = kernel.set("GROUPS", self.groups).set("INNER", self.inner);
-            self.lanes(kernel.set("CENTRED", self.centred).set("EPS", self.eps))
-        });
+        let kernels = kernels.map(|kernel| self.set(kernel).set("CENTRED", self.centred).set("EPS", self.eps));
         let hold = |kernel| {
             let mut kernel = lines::hold(kernel);
             if tensors == 1 {
@@ -148,6 +145,11 @@ impl Lines {
         let block = if tensors == 1 { 8 } else { 1 };
         let lines = lines::Lines { count: lines, length: self.length, step: 1, tensors, taken, block };
         lines::candidates(kernels, &lines, hold, caps)
+    }
+
+    /// `kernel` for these channels.
+    fn set(&self, kernel: Kernel) -> Kernel {
+        self.lanes(kernel.set("GROUPS", self.groups).set("INNER", self.inner))
     }
 
     /// `kernel` for lines of whole vec4s or of others.
@@ -207,12 +209,25 @@ impl Op for Normalize {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernels = lines::kernels(shader!("normalize.wgsl"), "normalize").map(|kernel| {
+        let bind = |kernel: Kernel| {
             let kernel = kernel.bind([Arg::In(0), Arg::Out(0), Arg::Out(1)]);
             let kernel = if self.weighted { self.lines.weighted(kernel, Arg::In(1)) } else { kernel };
             if self.biased { self.lines.biased(kernel, Arg::In(io.inputs.len() - 1)) } else { kernel }
-        });
-        self.lines.candidates(kernels, 1, [self.weighted, self.biased], io, caps)
+        };
+        let kernels = lines::kernels(shader!("normalize.wgsl"), "normalize").map(bind);
+        let each = self.lines.candidates(kernels, 1, [self.weighted, self.biased], io, caps);
+        let (count, length) = (self.lines.count(io.elements()), self.lines.length);
+        // Lines of which each would have one workgroup, too few for a large GPU.
+        if caps.cpu || !self.lines.centred || count == 0 || count > 256 || length < 1 << 14 {
+            return each;
+        }
+        let mut in_parts = batch_norm::line_statistics(count, length, self.lines.eps, Arg::Out(1), caps);
+        in_parts.name = "in_parts";
+        let apply = bind(Kernel::new(shader!("normalize.wgsl"), "apply"));
+        let apply = self.lines.set(apply).set("LINES", count).set("LENGTH", length);
+        let lanes = if length.is_multiple_of(4) { 4 } else { 1 };
+        in_parts.kernels.push(apply.grid(caps.fold((count * length / lanes).div_ceil(64))));
+        [in_parts].into_iter().chain(each).collect()
     }
 
     fn epilogue(&self) -> bool {

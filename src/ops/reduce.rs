@@ -146,7 +146,7 @@ impl Reduce {
             return vec![staged];
         }
         let steps = if length.is_multiple_of(4) { length / 4 } else { length };
-        let width = lines::width(steps, caps);
+        let width = lines::width([outputs, steps], caps);
         // Places look through their line twice where there is a NaN.
         let turns = |team: usize| 2 * steps.div_ceil(team).div_ceil(4) + 30;
         let short = |team: usize| self.kind != Kind::Sum || steps.div_ceil(team) <= RUN;
@@ -180,7 +180,7 @@ impl Reduce {
     /// A workgroup for each line; without and with subgroups, the preferred one first.
     fn grouped(&self, [outputs, length]: [usize; 2], args: [Arg; 2], caps: &Caps) -> Vec<Candidate> {
         let steps = if length.is_multiple_of(4) { length / 4 } else { length };
-        let width = lines::width(steps, caps);
+        let width = lines::width([outputs, steps], caps);
         let kernel = self.of_lines("grouped", [outputs, length], width, args, caps).grid(caps.fold(outputs));
         // Places look through their line twice where there is a NaN.
         let turns = 2 * steps.div_ceil(width).div_ceil(4) + 30;

@@ -31,7 +31,7 @@ pub const VALUES: Bound = Bound::Values(1e-5, 2e-6);
 pub const KERNELS: usize = 6;
 
 /// The same for ops over lines: softmax, norms, reductions of neighbours.
-pub const LINES: usize = 4;
+pub const LINES: usize = 5;
 
 /// The same for poolings.
 pub const POOLINGS: usize = 5;
