@@ -2,6 +2,7 @@
 // include: grid.wgsl
 // include: math.wgsl
 // include: shares.wgsl
+// include: team.wgsl
 
 const LENGTH = 1u;   // elements reduced into each of OUTPUTS results; those of SPLITS parts are reduced by the next dispatch
 const KIND = 0u;     // 0 sum, 1 maximum, 2 minimum, 3 product
@@ -250,5 +251,50 @@ fn cumsum(
         let i = place(o, r);
         total += x[i];
         y[i] = total;
+    }
+}
+
+var<workgroup> sums: array<f32, WIDTH>;
+
+// The same where neighbours lie along the lines, by a workgroup for each: four elements for an invocation, whose sums are
+// added up over the workgroup in steps that double (Hillis and Steele, "Data parallel algorithms", 1986).
+@compute @workgroup_size(WIDTH)
+fn scan(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let o = group_index(group, groups);
+    if (o >= OUTPUTS) {
+        return;
+    }
+    var before = 0.0;
+    for (var first = 0u; first < LENGTH; first += 4u * WIDTH) {
+        var own: array<f32, 4>;
+        var sum = 0.0;
+        for (var i = 0u; i < 4u; i++) { // unroll
+            let r = first + 4u * lane + i;
+            if (r < LENGTH) {
+                sum += x[place(o, r)];
+            }
+            own[i] = sum;
+        }
+        sums[lane] = sum;
+        workgroupBarrier();
+        for (var step = 1u; step < WIDTH; step *= 2u) {
+            let other = select(0.0, sums[max(lane, step) - step], lane >= step);
+            workgroupBarrier();
+            sums[lane] += other;
+            workgroupBarrier();
+        }
+        let below = before + select(0.0, sums[max(lane, 1u) - 1u], lane > 0u);
+        for (var i = 0u; i < 4u; i++) { // unroll
+            let r = first + 4u * lane + i;
+            if (r < LENGTH) {
+                y[place(o, r)] = below + own[i];
+            }
+        }
+        before += sums[WIDTH - 1u];
+        workgroupBarrier();
     }
 }

@@ -369,15 +369,24 @@ impl Op for Cumsum {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let shape = &io.inputs[0].shape;
-        let lines_count = io.elements() / shape[self.0].max(1);
-        let kernel = Kernel::new(shader!("reduce.wgsl"), "cumsum")
-            .set("OUTPUTS", lines_count)
-            .set("LENGTH", shape[self.0])
-            .replace("place", lines(&io.view(0), &[self.0]))
-            .bind([Arg::In(0), Arg::Out(0)])
-            .grid(caps.fold(lines_count.div_ceil(64)));
-        vec![Candidate::single("serial", kernel).turns(shape[self.0] + 1)]
+        let (shape, x) = (&io.inputs[0].shape, io.view(0));
+        let length = shape[self.0];
+        let count = io.elements() / length.max(1);
+        let kernel = |entry, groups| {
+            Kernel::new(shader!("reduce.wgsl"), entry)
+                .set("OUTPUTS", count)
+                .set("LENGTH", length)
+                .replace("place", lines(&x, &[self.0]))
+                .bind([Arg::In(0), Arg::Out(0)])
+                .grid(caps.fold(groups))
+        };
+        let serial = Candidate::single("serial", kernel("cumsum", count.div_ceil(64))).turns(length + 1);
+        if caps.cpu || shape[self.0 + 1..].iter().any(|extent| *extent > 1) || length < 64 {
+            return vec![serial];
+        }
+        let width = lines::width([count, length], caps);
+        let scan = kernel("scan", count).set("WIDTH", width);
+        vec![Candidate::single("scan", scan).turns(length.div_ceil(4 * width) * 12 + 1), serial]
     }
 }
 

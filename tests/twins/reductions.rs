@@ -76,6 +76,11 @@ fn along_one_axis() {
             }
         }
     }
+    // Lines that a workgroup of a GPU adds up in several turns.
+    let x = named([("x", random.normal([3, 2050]))]);
+    for kernel in 0..2 {
+        check(&gpu(kernel), "cumsum", &json!({"dim": [1], "keepdim": true}), &x, TERMS, &mut random);
+    }
 }
 
 /// Of neighbours, with every kernel.
