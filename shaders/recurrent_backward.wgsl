@@ -139,11 +139,22 @@ fn put_carry_texel_and_last(plane: u32, p: Place, value: f32, last: bool) {
     }
 }
 
+const EVERYTHING = vec2<u32>(0u, BACK * HIDDEN);
+
 // What comes back to columns j to j + 3 of all rows: `count` elements from a plane on, through as many rows of the
-// weights from `row` on, round and round.
-fn product(team: u32, plane: u32, d: u32, row: u32, count: u32, j: u32, lane: u32) -> array<vec4<f32>, ROWS> {
-    var sums: array<vec4<f32>, ROWS>;
-    for (var k = 0u; k < count; k += 4u) {
+// weights from `row` on, round and round; or the part of that in this range.
+fn product(
+    team: u32,
+    plane: u32,
+    d: u32,
+    row: u32,
+    count: u32,
+    range: vec2<u32>,
+    j: u32,
+    lane: u32,
+) -> array<Sum, ROWS> {
+    var sums: array<Sum, ROWS>;
+    for (var k = range.x; k < range.y; k += 4u) {
         let a = columns(team, plane, k, count, lane);
         var b: array<vec4<f32>, 4>;
         for (var i = 0u; i < 4u; i++) { // unroll
@@ -161,7 +172,7 @@ fn product(team: u32, plane: u32, d: u32, row: u32, count: u32, j: u32, lane: u3
     return sums;
 }
 
-fn chosen(sums: array<vec4<f32>, ROWS>, r: u32) -> vec4<f32> {
+fn chosen(sums: array<Sum, ROWS>, r: u32) -> vec4<f32> {
     var sum = vec4<f32>();
     for (var other = 0u; other < ROWS; other++) { // unroll
         sum = select(sum, sums[other], r == other);
@@ -263,7 +274,7 @@ fn sequence(
     for (var s = start; s < min(start + SEGMENT, STEPS + FINAL); s++) {
         for (var first = 0u; first < COLUMNS; first += GROUP * 4u) {
             let j = min(first + lane * 4u, COLUMNS - 4u);
-            let sums = product(team, s % 2u * DOUBLE * BACK, d, ROTATE, BACK * HIDDEN, j, lane);
+            let sums = product(team, s % 2u * DOUBLE * BACK, d, ROTATE, BACK * HIDDEN, EVERYTHING, j, lane);
             if (DOUBLE == 0u) {
                 sync();
             }
@@ -343,7 +354,8 @@ fn sequence_before(
         for (var first = 0u; first < COLUMNS; first += GROUP * 4u) {
             let j = min(first + lane * 4u, COLUMNS - 4u);
             let source = select(0u, 2u, second);
-            let sums = product(team, source, d, source * HIDDEN, select(2u, 1u, second) * HIDDEN, j, lane);
+            let count = select(2u, 1u, second) * HIDDEN;
+            let sums = product(team, source, d, source * HIDDEN, count, vec2<u32>(0u, count), j, lane);
             if (first + lane * 4u < COLUMNS) {
                 for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
                     let p = Place(team, d, n + r, r, j);
@@ -377,55 +389,64 @@ fn begin_states(
     }
 }
 
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(GROUP * SLICES)
 fn step(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let team = group_index(group, groups) / BLOCKS;
-    let j = (group_index(group, groups) % BLOCKS * GROUP + lane) * 4u;
-    if (team >= DIRECTIONS * TEAMS || j >= COLUMNS) {
+    if (team >= DIRECTIONS * TEAMS) {
         return;
     }
+    let j = (group_index(group, groups) % BLOCKS * GROUP + lane % GROUP) * 4u;
+    let slice = lane / GROUP;
+    let d = team / TEAMS;
     let s = step_number[0];
-    let n = team % TEAMS * ROWS;
-    let sums = product(team, s % 2u * BACK, team / TEAMS, ROTATE, BACK * HIDDEN, j, lane);
-    for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
-        let p = Place(team, team / TEAMS, n + r, r, j);
+    let range = slice_of(slice, BACK * HIDDEN);
+    let sums = product(team, s % 2u * BACK, d, ROTATE, BACK * HIDDEN, range, min(j, COLUMNS - 4u), lane);
+    let sum = own_sum(sums, lane % GROUP, slice);
+    let n = team % TEAMS * ROWS + slice;
+    if (j < COLUMNS && slice < ROWS && n < BATCH) {
+        let p = Place(team, d, n, slice, j);
         if (s < STEPS) {
-            retreat(p, s, chosen(sums, r), (1u - s % 2u) * BACK);
+            retreat(p, s, sum, (1u - s % 2u) * BACK);
         } else {
-            finish(p, chosen(sums, r));
+            finish(p, sum);
         }
     }
 }
 
 // Two to a step: the candidate first, then the gates.
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(GROUP * SLICES)
 fn step_before(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let team = group_index(group, groups) / BLOCKS;
-    let j = (group_index(group, groups) % BLOCKS * GROUP + lane) * 4u;
-    if (team >= DIRECTIONS * TEAMS || j >= COLUMNS) {
+    if (team >= DIRECTIONS * TEAMS) {
         return;
     }
+    let j = (group_index(group, groups) % BLOCKS * GROUP + lane % GROUP) * 4u;
+    let slice = lane / GROUP;
+    let d = team / TEAMS;
     let s = step_number[0] / 2u;
     let second = step_number[0] % 2u == 1u;
-    let n = team % TEAMS * ROWS;
     let source = select(0u, 2u, second);
-    let sums = product(team, source, team / TEAMS, source * HIDDEN, select(2u, 1u, second) * HIDDEN, j, lane);
-    for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
-        let p = Place(team, team / TEAMS, n + r, r, j);
+    let count = select(2u, 1u, second) * HIDDEN;
+    let range = slice_of(slice, count);
+    let sums = product(team, source, d, source * HIDDEN, count, range, min(j, COLUMNS - 4u), lane);
+    let sum = own_sum(sums, lane % GROUP, slice);
+    let n = team % TEAMS * ROWS + slice;
+    if (j < COLUMNS && slice < ROWS && n < BATCH) {
+        let p = Place(team, d, n, slice, j);
         if (s == STEPS) {
-            finish(p, chosen(sums, r));
+            finish(p, sum);
         } else if (second) {
-            retreat_reset(p, s, chosen(sums, r));
+            retreat_reset(p, s, sum);
         } else {
-            retreat_candidate(p, s, chosen(sums, r));
+            retreat_candidate(p, s, sum);
         }
     }
 }

@@ -92,14 +92,17 @@ fn put_carry_texel_and_last(p: Place, value: f32, last: bool) {
     }
 }
 
-// The recurrent sums of unit u for all rows, from a plane.
-fn product(team: u32, plane: u32, d: u32, u: u32, lane: u32) -> array<Gates, ROWS> {
-    var sums: array<Gates, ROWS>;
-    let before = sum_before(d, u);
+// The recurrent sums of unit u for all rows, from a plane, or the part of them in this range.
+fn product(team: u32, plane: u32, d: u32, u: u32, range: vec2<u32>, lane: u32) -> array<Sum, ROWS> {
+    var sums: array<Sum, ROWS>;
+    var before = Gates();
+    if (range.x == 0u) {
+        before = sum_before(d, u);
+    }
     for (var r = 0u; r < ROWS; r++) { // unroll
         sums[r] = before;
     }
-    for (var k = 0u; k < HIDDEN; k += 4u) {
+    for (var k = range.x; k < range.y; k += 4u) {
         let a = columns(team, plane, k, HIDDEN, lane);
         var b: array<Gates, 4>;
         for (var i = 0u; i < 4u; i++) { // unroll
@@ -115,7 +118,7 @@ fn product(team: u32, plane: u32, d: u32, u: u32, lane: u32) -> array<Gates, ROW
     return sums;
 }
 
-fn chosen(sums: array<Gates, ROWS>, r: u32) -> Gates {
+fn chosen(sums: array<Sum, ROWS>, r: u32) -> Gates {
     var sum = Gates();
     for (var other = 0u; other < ROWS; other++) { // unroll
         sum = select(sum, sums[other], r == other);
@@ -179,7 +182,7 @@ fn sequence(
     for (var s = start; s < min(start + SEGMENT, STEPS); s++) {
         for (var first = 0u; first < HIDDEN; first += GROUP) {
             let u = min(first + lane, HIDDEN - 1u);
-            let sums = product(team, s % 2u, d, u, lane);
+            let sums = product(team, s % 2u, d, u, vec2<u32>(0u, HIDDEN), lane);
             if (first + lane < HIDDEN) {
                 for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
                     advance(Place(team, d, n + r, r, u), s, chosen(sums, r));
@@ -233,7 +236,7 @@ fn sequence_before(
         for (var phase = 0u; phase < 2u; phase++) {
             for (var first = 0u; first < HIDDEN; first += GROUP) {
                 let u = min(first + lane, HIDDEN - 1u);
-                let sums = product(team, phase, d, u, lane);
+                let sums = product(team, phase, d, u, vec2<u32>(0u, HIDDEN), lane);
                 if (first + lane < HIDDEN) {
                     for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
                         let p = Place(team, d, n + r, r, u);
@@ -266,47 +269,51 @@ fn begin_states(
     }
 }
 
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(GROUP * SLICES)
 fn step(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let team = group_index(group, groups) / BLOCKS;
-    let u = group_index(group, groups) % BLOCKS * GROUP + lane;
-    if (team >= DIRECTIONS * TEAMS || u >= HIDDEN) {
+    if (team >= DIRECTIONS * TEAMS) {
         return;
     }
+    let u = group_index(group, groups) % BLOCKS * GROUP + lane % GROUP;
+    let slice = lane / GROUP;
     let s = step_number[0];
-    let n = team % TEAMS * ROWS;
-    let sums = product(team, s % 2u, team / TEAMS, u, lane);
-    for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
-        advance(Place(team, team / TEAMS, n + r, r, u), s, chosen(sums, r));
+    let sums = product(team, s % 2u, team / TEAMS, min(u, HIDDEN - 1u), slice_of(slice, HIDDEN), lane);
+    let sum = own_sum(sums, lane % GROUP, slice);
+    let n = team % TEAMS * ROWS + slice;
+    if (u < HIDDEN && slice < ROWS && n < BATCH) {
+        advance(Place(team, team / TEAMS, n, slice, u), s, sum);
     }
 }
 
 // Two to a step: the gates r and z first, then the candidate.
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(GROUP * SLICES)
 fn step_before(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let team = group_index(group, groups) / BLOCKS;
-    let u = group_index(group, groups) % BLOCKS * GROUP + lane;
-    if (team >= DIRECTIONS * TEAMS || u >= HIDDEN) {
+    if (team >= DIRECTIONS * TEAMS) {
         return;
     }
+    let u = group_index(group, groups) % BLOCKS * GROUP + lane % GROUP;
+    let slice = lane / GROUP;
     let s = step_number[0] / 2u;
     let phase = step_number[0] % 2u;
-    let n = team % TEAMS * ROWS;
-    let sums = product(team, phase, team / TEAMS, u, lane);
-    for (var r = 0u; r < min(ROWS, BATCH - n); r++) {
-        let p = Place(team, team / TEAMS, n + r, r, u);
+    let sums = product(team, phase, team / TEAMS, min(u, HIDDEN - 1u), slice_of(slice, HIDDEN), lane);
+    let sum = own_sum(sums, lane % GROUP, slice);
+    let n = team % TEAMS * ROWS + slice;
+    if (u < HIDDEN && slice < ROWS && n < BATCH) {
+        let p = Place(team, team / TEAMS, n, slice, u);
         if (phase == 0u) {
-            open_gates(p, s, chosen(sums, r));
+            open_gates(p, s, sum);
         } else {
-            advance_before(p, s, chosen(sums, r));
+            advance_before(p, s, sum);
         }
     }
 }

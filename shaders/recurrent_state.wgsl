@@ -32,12 +32,17 @@ fn at_plane(team: u32, plane: u32, u: u32, r: u32) -> f32 {
     return planes[(plane * HIDDEN + u) * ROWS + r];
 }
 
-// Elements k to k + 3 of the `count` from the begin of a plane on, for all rows: element i ROWS + r. Behind the last one
+// Element i of the `count` columns from the begin of a plane on; the last one where these may end within a vec4.
+fn within(i: u32, count: u32) -> u32 {
+    return select(min(i, count * ROWS - 1u), i, HIDDEN % 4u == 0u);
+}
+
+// Columns k to k + 3 of the `count` from the begin of a plane on, for all rows: element i ROWS + r. Behind the last one
 // there is anything finite.
 fn columns(team: u32, plane: u32, k: u32, count: u32, lane: u32) -> array<f32, ROWS * 4u> {
     var values: array<f32, ROWS * 4u>;
     for (var e = 0u; e < ROWS * 4u; e++) { // unroll
-        values[e] = planes[plane * HIDDEN * ROWS + min(k * ROWS + e, count * ROWS - 1u)];
+        values[e] = planes[plane * HIDDEN * ROWS + within(k * ROWS + e, count)];
     }
     return values;
 }
@@ -73,7 +78,7 @@ fn columns_of_texels(team: u32, plane: u32, k: u32, count: u32, lane: u32) -> ar
     var loads: array<f32, LOADS>;
     for (var j = 0u; j < LOADS; j++) { // unroll
         let e = min(j * LANES + lane % LANES, ROWS * 4u - 1u);
-        loads[j] = textureLoad(state, texel(first + min(k * ROWS + e, count * ROWS - 1u))).x;
+        loads[j] = textureLoad(state, texel(first + within(k * ROWS + e, count))).x;
     }
     var values: array<f32, ROWS * 4u>;
     for (var e = 0u; e < ROWS * 4u; e++) { // unroll
@@ -102,7 +107,7 @@ fn columns_of_memory(team: u32, plane: u32, k: u32, count: u32, lane: u32) -> ar
     let first = (team * PLANES + plane) * HIDDEN * ROWS;
     var values: array<f32, ROWS * 4u>;
     for (var e = 0u; e < ROWS * 4u; e++) { // unroll
-        values[e] = memory[first + min(k * ROWS + e, count * ROWS - 1u)];
+        values[e] = memory[first + within(k * ROWS + e, count)];
     }
     return values;
 }
@@ -121,4 +126,37 @@ fn first_step() -> u32 {
 
 fn first_step_given() -> u32 {
     return step_number[0];
+}
+
+// In a dispatch to each step, the loop over a product's k is cut into SLICES, of an invocation each, so that the loads of
+// weights do not wait for one another. Then each of them has one sequence.
+
+const SLICES = 8u; // at least ROWS
+const PASS = 4u;   // rows at a time, whose parts fit into workgroup memory; a divisor of ROWS
+alias Sum = vec4<f32>; // of a unit's gates, or of four columns
+
+var<workgroup> parts: array<Sum, SLICES * PASS * GROUP>;
+
+// The half-open range of `count` steps that a slice sums, in fours.
+fn slice_of(slice: u32, count: u32) -> vec2<u32> {
+    let run = ((count + 3u) / 4u + SLICES - 1u) / SLICES * 4u;
+    return vec2<u32>(min(slice * run, count), min(slice * run + run, count));
+}
+
+// The sum for row `slice`, from the parts that all slices have of all rows.
+fn own_sum(sums: array<Sum, ROWS>, own: u32, slice: u32) -> Sum {
+    var sum = Sum();
+    for (var pass = 0u; pass < ROWS / PASS; pass++) { // unroll
+        for (var r = 0u; r < PASS; r++) { // unroll
+            parts[(slice * PASS + r) * GROUP + own] = sums[pass * PASS + r];
+        }
+        workgroupBarrier();
+        if (slice / PASS == pass) {
+            for (var other = 0u; other < SLICES; other++) {
+                sum += parts[(other * PASS + slice % PASS) * GROUP + own];
+            }
+        }
+        workgroupBarrier();
+    }
+    return sum;
 }

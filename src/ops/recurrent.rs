@@ -172,7 +172,7 @@ impl Team {
         let group = match style {
             Style::Texels => 8,
             Style::Group => width.next_multiple_of(32).min(caps.invocations as usize),
-            Style::Steps => 64,
+            Style::Steps => 32,
         };
         Some(Team { style, rows, group, count: teams(&rows), plane: e.hidden * rows })
     }
@@ -188,6 +188,7 @@ impl Team {
             Style::Texels => in_texels(kernel, caps),
             Style::Group => kernel,
             Style::Steps => kernel
+                .set("PASS", self.rows.min(4))
                 .choose("put_plane", "put_plane_memory")
                 .choose("at_plane", "at_plane_memory")
                 .choose("columns", "columns_of_memory")

@@ -131,7 +131,7 @@ impl Loop {
         kernel = of_cell(kernel, "cell", ["gru_cell", "tanh_cell", "relu_cell"], e.cell);
         match e.cell.gates() {
             3 => kernel = kernel.choose("x_gates", "x_three_gates"),
-            1 => kernel = kernel.choose("x_gates", "x_one_gate"),
+            1 => kernel = kernel.choose("x_gates", "x_one_gate").replace("Sum", "alias Sum = f32;"),
             _ => {}
         }
         if e.initial {
