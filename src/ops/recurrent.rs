@@ -134,13 +134,14 @@ impl Style {
         }
     }
 
-    /// The ways that suit a device, the best one first. With large weights, all of a GPU's cores together read them
-    /// faster at each step than a few do for themselves; where that turns is an estimate (`docs/recurrent.md`).
+    /// The ways that suit a device, the best one first. With large weights, all of a GPU's cores together read them, and eight
+    /// invocations for each unit wait for them, faster at each step than a few do for themselves; where that turns is an
+    /// estimate (`docs/recurrent.md`).
     fn all(e: &Extents, caps: &Caps) -> Vec<Style> {
         let weights = e.cell.gates() * e.hidden * e.hidden * 4;
         match caps.cpu {
             true => vec![Style::Texels, Style::Group, Style::Steps],
-            false if weights > 1 << 20 => vec![Style::Steps, Style::Group],
+            false if weights > 1 << 17 => vec![Style::Steps, Style::Group],
             false => vec![Style::Group, Style::Steps],
         }
     }
