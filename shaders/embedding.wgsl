@@ -1,5 +1,5 @@
-// The gradient of selecting rows of a table, in which the same row may be selected many times: sums in a fixed order,
-// without atomics, of as many rows as were selected.
+// The gradient of selecting rows of a table, in which the same row may be selected many times: sums in a fixed order of as
+// many rows as were selected.
 // include: grid.wgsl
 
 alias Element = f32;
@@ -90,6 +90,93 @@ fn sum_chains(
         }
     }
     sums[i] = total;
+}
+
+// --- For GPUs, where the loads of a chain would wait for one another: each row's first place and the number of its places
+// are marked, and a workgroup for each first place looks for the others.
+
+@group(0) @binding(1) var<storage, read_write> marks: array<atomic<u32>>; // [2, ROWS]: TAKEN less the first place; number of places
+
+@compute @workgroup_size(64)
+fn mark(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let n = group_index(group, groups) * 64u + lane;
+    if (n < COUNT && index[n] < ROWS) {
+        atomicMax(&marks[index[n]], TAKEN - n);
+        atomicAdd(&marks[ROWS + index[n]], 1u);
+    }
+}
+
+@group(0) @binding(1) var<storage, read> marked: array<u32>; // `marks`
+@group(0) @binding(3) var<storage, read_write> totals: array<Element>; // [TAKEN, WIDTH]
+@group(0) @binding(4) var<storage, read> arrived: array<Element>; // [TAKEN, WIDTH]
+
+var<workgroup> hits: array<atomic<u32>, 8>; // a bit for each of 256 places
+
+// What arrived at column `column` of the places, from `first` on, that `hits` has found, in their order.
+fn sum_hits(first: u32, column: u32) -> Element {
+    var total = Element();
+    for (var w = 0u; w < 8u; w++) {
+        var bits = atomicLoad(&hits[w]);
+        while (bits != 0u) {
+            // Four loads that do not wait for one another.
+            var four: array<Element, 4>;
+            for (var i = 0u; i < 4u; i++) { // unroll
+                if (bits != 0u) {
+                    four[i] = arrived[(first + w * 32u + countTrailingZeros(bits)) * WIDTH + column];
+                    bits &= bits - 1u;
+                }
+            }
+            total += (four[0] + four[1]) + (four[2] + four[3]);
+        }
+    }
+    return total;
+}
+
+@compute @workgroup_size(64)
+fn sum_marked(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let blocks = (WIDTH + 63u) / 64u;
+    let id = group_index(group, groups);
+    let n = id / blocks;
+    if (n >= TAKEN) {
+        return;
+    }
+    let own = index[n];
+    let column = id % blocks * 64u + lane;
+    let first = own < ROWS && marked[min(own, ROWS - 1u)] == TAKEN - n;
+    if (id % blocks == 0u && lane == 0u) {
+        row[n] = select(ROWS, own, first);
+    }
+    var total = Element();
+    if (first && marked[ROWS + min(own, ROWS - 1u)] == 1u) {
+        total = arrived[n * WIDTH + min(column, WIDTH - 1u)];
+    } else if (first) {
+        for (var start = n; start < TAKEN; start += 256u) {
+            if (lane < 8u) {
+                atomicStore(&hits[lane], 0u);
+            }
+            workgroupBarrier();
+            for (var i = 0u; i < 4u; i++) { // unroll
+                let place = i * 64u + lane;
+                if (start + place < TAKEN && index[min(start + place, TAKEN - 1u)] == own) {
+                    atomicOr(&hits[place / 32u], 1u << (place % 32u));
+                }
+            }
+            workgroupBarrier();
+            total += sum_hits(start, min(column, WIDTH - 1u));
+            workgroupBarrier();
+        }
+    }
+    if (column < WIDTH) {
+        totals[n * WIDTH + column] = total;
+    }
 }
 
 @group(0) @binding(0) var<storage, read_write> table: array<Element>; // [ROWS, WIDTH]

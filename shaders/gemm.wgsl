@@ -19,7 +19,7 @@ const N = 1u;
 const K = 1u;
 const SPLITS = 1u; // the sum over k is cut into this many parts, which `put` tells apart
 
-const STEP = 1u; // where they begin; K is a multiple of it
+const STEP = 1u; // parts begin at multiples of this, which is a divisor of K
 
 // The half-open range of k that a split sums.
 fn split_range(split: u32) -> vec2<u32> {
@@ -33,7 +33,7 @@ fn split_range(split: u32) -> vec2<u32> {
 
 const TM = 64u; // 64 x 64: every element loaded is used 64 times, and 256 invocations hold 4 x 4 results each
 const TN = 64u;
-const TK = 16u; // a multiple of 4; with their padding, the tiles take 8.5 to 10 KiB of workgroup memory; every device has 16
+const TK = 16u; // a multiple of 4; with their padding, tiles take 12 KiB of workgroup memory at the most; every device has 16
 const RM = 4u; // multiples of 4
 const RN = 4u;
 const GROUP = TM / RM * (TN / RN);

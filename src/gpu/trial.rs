@@ -10,15 +10,18 @@ use crate::{Error, Result};
 use std::fmt;
 use std::time::{Duration, Instant};
 
+/// Rounds in which the candidates take turns; two, where these have taken [`ENOUGH`] for each of them.
+const ROUNDS: usize = 6;
+const ENOUGH: Duration = Duration::from_secs(1);
 /// Time for a candidate's runs in one round, its first run aside.
-const BUDGET: Duration = Duration::from_millis(60);
+const BUDGET: Duration = Duration::from_millis(20);
 /// Time that runs submitted together should take at least, so that the clock's steps do not count.
 const BATCH: Duration = Duration::from_millis(2);
 /// Runs submitted together at most.
 const MOST: usize = 100;
 /// A candidate that is slower than the best by this factor is not measured again.
 const HOPELESS: f64 = 3.0;
-/// A run that takes longer than this need not be repeated to see that it is hopeless: no launch and hardly a pause is as long.
+/// A run that takes longer than this need not be repeated in the same round: no launch and hardly a pause is as long.
 const LONG: f64 = 20e-3;
 /// The shipped default stays unless another is faster by this factor: less is noise.
 const WORTH: f64 = 1.03;
@@ -160,16 +163,20 @@ impl Gpu {
         Ok(Some(Choice { candidate: winner.candidate.clone(), fingerprint: work.fingerprint, trials }))
     }
 
-    /// Two rounds, in turn, so that a slow moment of the machine does not decide; the lesser median counts.
+    /// Rounds, in turn, so that a slow moment of the machine does not decide; the least median counts.
     fn race(&self, entrants: &mut [Entrant]) -> Result<()> {
         let mut best = f64::INFINITY;
-        for _ in 0..2 {
+        let (start, enough) = (Instant::now(), ENOUGH * entrants.len() as u32);
+        for round in 0..ROUNDS {
+            if round >= 2 && start.elapsed() > enough {
+                break;
+            }
             for Entrant { program, trial } in entrants.iter_mut() {
                 let Some(program) = program else { continue };
                 if trial.microseconds.is_some_and(|time| time > HOPELESS * best) {
                     continue;
                 }
-                let time = program.microseconds(HOPELESS * best)?;
+                let time = program.microseconds()?;
                 let least = trial.microseconds.map_or(time, |before| before.min(time));
                 trial.microseconds = Some(least);
                 trial.rounds += 1;
@@ -216,23 +223,19 @@ impl Program {
         })
     }
 
-    /// Microseconds of one run, the median; of a single one where that is long, and far beyond `limit`.
-    fn microseconds(&self, limit: f64) -> Result<f64> {
+    /// Microseconds of one run, the median of some; of a single one where that is long.
+    fn microseconds(&self) -> Result<f64> {
         let clock = self.gpu.clock();
         let batch = |runs| self.gpu.time(clock, |encoder| (0..runs).for_each(|_| self.append(encoder)));
+        let start = Instant::now();
         let single = batch(1)?.max(1e-9);
-        if single > LONG && single * 1e6 > limit {
+        if single > LONG {
             return Ok(single * 1e6);
         }
         let runs = ((BATCH.as_secs_f64() / single) as usize).clamp(1, MOST);
-        let start = Instant::now();
         let mut times = Vec::new();
         while times.len() < 3 || start.elapsed() < BUDGET {
-            let time = batch(runs)? / runs as f64 * 1e6;
-            times.push(time);
-            if start.elapsed() > 4 * BUDGET {
-                break;
-            }
+            times.push(batch(runs)? / runs as f64 * 1e6);
         }
         times.sort_by(f64::total_cmp);
         Ok(times[times.len() / 2])

@@ -61,7 +61,20 @@ impl Op for RowSums {
         let sums = sums.bind([Arg::In(0), Arg::ScratchIn(0), Arg::Out(1), Arg::Out(0)]);
         let candidate = Candidate::new("chains", vec![chains, over(sums, taken * width, caps)], vec![taken * 4]);
         // All of them may be one chain.
-        vec![candidate.turns(taken + 2)]
+        let chains = candidate.turns(taken + 2);
+        if caps.cpu { vec![chains] } else { vec![self.marked([taken, io.inputs[0].shape[1]], caps), chains] }
+    }
+}
+
+impl RowSums {
+    fn marked(&self, [taken, width]: [usize; 2], caps: &Caps) -> Candidate {
+        let make = |entry| kernel(entry, width, taken, self.0);
+        let clear = over(kernel("clear", 1, taken, self.0).0.bind([Arg::ScratchOut(0)]), 2 * self.0, caps);
+        let mark = over(make("mark").0.bind([Arg::In(1), Arg::ScratchOut(0)]), taken, caps);
+        let (sum, vectors) = make("sum_marked");
+        let sum = sum.bind([Arg::In(1), Arg::ScratchIn(0), Arg::Out(1), Arg::Out(0), Arg::In(0)]);
+        let kernels = vec![clear, mark, sum.grid(caps.fold(taken * vectors.div_ceil(64)))];
+        Candidate::new("marked", kernels, vec![2 * self.0 * 4]).turns(taken.div_ceil(256) * 10 + taken + 2)
     }
 }
 

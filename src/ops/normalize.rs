@@ -215,11 +215,11 @@ impl Op for Normalize {
             if self.biased { self.lines.biased(kernel, Arg::In(io.inputs.len() - 1)) } else { kernel }
         };
         let kernels = lines::kernels(shader!("normalize.wgsl"), "normalize").map(bind);
-        let each = self.lines.candidates(kernels, 1, [self.weighted, self.biased], io, caps);
+        let mut all = self.lines.candidates(kernels, 1, [self.weighted, self.biased], io, caps);
         let (count, length) = (self.lines.count(io.elements()), self.lines.length);
-        // Lines of which each would have one workgroup, too few for a large GPU.
+        // Few and long: a workgroup each is less than a large GPU can take.
         if caps.cpu || !self.lines.centred || count == 0 || count > 256 || length < 1 << 14 {
-            return each;
+            return all;
         }
         let mut in_parts = batch_norm::line_statistics(count, length, self.lines.eps, Arg::Out(1), caps);
         in_parts.name = "in_parts";
@@ -227,7 +227,9 @@ impl Op for Normalize {
         let apply = self.lines.set(apply).set("LINES", count).set("LENGTH", length);
         let lanes = if length.is_multiple_of(4) { 4 } else { 1 };
         in_parts.kernels.push(apply.grid(caps.fold((count * length / lanes).div_ceil(64))));
-        [in_parts].into_iter().chain(each).collect()
+        // With more lines, reading them once may be worth more.
+        all.insert(if count <= 64 { 0 } else { 1 }, in_parts);
+        all
     }
 
     fn epilogue(&self) -> bool {
