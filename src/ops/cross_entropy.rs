@@ -5,9 +5,6 @@ use super::lines::{self, Lines};
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
 use crate::shader;
 
-/// Loads of an invocation between two changes of its maximum.
-const BLOCK: usize = 8;
-
 /// Options of [`Tensor::cross_entropy_with`].
 #[derive(Clone, Debug, Default)]
 pub struct CrossEntropy {
@@ -61,7 +58,15 @@ impl Rule {
     /// The lines of logits [N, classes, ...].
     fn lines(x: &Desc) -> Lines {
         let (classes, step) = (x.shape[1], x.shape[2..].iter().product::<usize>());
-        Lines { count: x.elements() / classes.max(1), length: classes, step, tensors: 1, taken: 1, block: BLOCK }
+        Lines {
+            count: x.elements() / classes.max(1),
+            length: classes,
+            step,
+            tensors: 1,
+            taken: 1,
+            block: lines::BLOCK,
+            alone: lines::ALONE,
+        }
     }
 
     /// `kernel` with the rule, and with the classes' weights bound if there are any.

@@ -8,6 +8,10 @@ const HELD: usize = 32;
 /// Elements that stay in a CPU's cache, roughly.
 const CACHED: usize = 1 << 16;
 
+/// [`Lines::block`] and [`Lines::alone`] of what goes through `shaders/exponentials.wgsl`.
+pub(super) const BLOCK: usize = 8;
+pub(super) const ALONE: [usize; 2] = [12, 5];
+
 /// The kernels of [`candidates`]: an invocation, a workgroup and a subgroup for each line, who do what this function of
 /// the shader says.
 pub(super) fn kernels(shader: Shader, of_line: &'static str) -> [Kernel; 3] {
@@ -42,6 +46,9 @@ pub(super) struct Lines {
     pub taken: usize,
     /// Loads that an invocation takes in one turn, at most, where a line does not stay in registers.
     pub block: usize,
+    /// Loads of an invocation from which on a CPU is faster with a subgroup for each line than with an invocation: where all
+    /// lines stay in its cache, and where they do not.
+    pub alone: [usize; 2],
 }
 
 impl Lines {
@@ -60,7 +67,7 @@ pub(super) fn candidates(
     caps: &Caps,
 ) -> Vec<Candidate> {
     let lanes = if lines.vectors() { 4 } else { 1 };
-    let &Lines { count: lines, length, step, tensors, taken, block } = lines;
+    let &Lines { count: lines, length, step, tensors, taken, block, alone } = lines;
     let steps = length / lanes;
     let width = width([lines, steps], caps);
     let rounds = steps.div_ceil(width);
@@ -85,6 +92,10 @@ pub(super) fn candidates(
         }
     };
     let mut teams = teams(names, grouped, width, 3 * rounds + 30, caps);
+    if caps.cpu && lines == 1 {
+        // With nothing else to do, a CPU's workgroup is faster through a tree.
+        teams.reverse();
+    }
     // An invocation per line is faster on a CPU, if there are enough lines for all threads or too few elements to share.
     let serial_first = if caps.cpu { lines >= 8 * caps.threads || steps <= 1000 * lines } else { length < 32 };
     teams.insert(if serial_first { 0 } else { teams.len() }, serial);
@@ -93,9 +104,7 @@ pub(super) fn candidates(
         if rounds * tensors * registers <= HELD {
             let by_subgroup = fit(by_subgroup).set("HELD", rounds).choose("within", "within_by_subgroup");
             let kernel = in_a_subgroup(hold(by_subgroup), size, lines.div_ceil(taken), caps);
-            // Its sums cost a CPU more than those of one invocation: lines must be long enough to repay them, and too large
-            // in all for lines that are walked side by side to stay in the cache.
-            let first = if caps.cpu { rounds >= 5 && lines * length >= CACHED } else { !serial_first };
+            let first = if caps.cpu { rounds >= alone[usize::from(lines * length >= CACHED)] } else { !serial_first };
             teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(7 * taken + 1));
         }
     }

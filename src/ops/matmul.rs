@@ -221,15 +221,17 @@ impl Op for Matmul {
         let others = gemm::candidates(make, extents, layouts, behind, caps);
         let streams = b.columns == 1 && few.is_some() && gemm::few_block(extents, caps)[0] > 1;
         // Of a block of 32 columns, three quarters would be idle; of little work, blocks are small.
-        let narrow = n <= 8 && k >= 256 && a.columns == 1 && !gemm::is_small(extents);
-        if caps.cpu && narrow && !streams {
-            others.into_iter().chain(quads).chain(few).chain(matrices).collect()
-        } else if caps.cpu && !streams {
-            packed.into_iter().chain(quads).chain(others).chain(few).chain(matrices).collect()
-        } else if caps.cpu {
-            few.into_iter().chain(quads).chain(others).chain(matrices).collect()
-        } else {
+        let narrow = n <= 8 && k >= 256 && a.columns == 1 && batch.elements() * m * n * k > 1 << 18;
+        // Many steps side by side, each of which is hardly worth a load.
+        let flat = k <= 8 && m <= FEW && few.is_some() && b.columns == 1 && batch.elements() * n >= 4096;
+        if !caps.cpu {
             few.into_iter().chain(others).chain(matrices).collect()
+        } else if streams || flat {
+            few.into_iter().chain(quads).chain(others).chain(matrices).collect()
+        } else if narrow {
+            others.into_iter().chain(quads).chain(few).chain(matrices).collect()
+        } else {
+            packed.into_iter().chain(quads).chain(others).chain(few).chain(matrices).collect()
         }
     }
 

@@ -143,7 +143,9 @@ impl Lines {
             kernel.choose("grads_again", "grads_from_registers")
         };
         let block = if tensors == 1 { 8 } else { 1 };
-        let lines = lines::Lines { count: lines, length: self.length, step: 1, tensors, taken, block };
+        // Measured: of single elements, subgroups are never faster.
+        let alone = if self.length.is_multiple_of(4) { [usize::MAX, 5] } else { [usize::MAX; 2] };
+        let lines = lines::Lines { count: lines, length: self.length, step: 1, tensors, taken, block, alone };
         lines::candidates(kernels, &lines, hold, caps)
     }
 

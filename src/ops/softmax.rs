@@ -4,9 +4,6 @@ use super::lines;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Op, Tensor};
 use crate::shader;
 
-/// Loads of an invocation between two changes of its maximum.
-const BLOCK: usize = 8;
-
 #[derive(Debug)]
 struct Softmax {
     axis: usize,
@@ -41,8 +38,15 @@ impl Op for Softmax {
         let shape = &io.inputs[0].shape;
         let length = shape[self.axis];
         let inner: usize = shape[self.axis + 1..].iter().product();
-        let lines =
-            lines::Lines { count: io.elements() / length, length, step: inner, tensors: 1, taken: 1, block: BLOCK };
+        let lines = lines::Lines {
+            count: io.elements() / length,
+            length,
+            step: inner,
+            tensors: 1,
+            taken: 1,
+            block: lines::BLOCK,
+            alone: lines::ALONE,
+        };
         let kernels = lines::kernels(shader!("softmax.wgsl"), "softmax").map(|kernel| {
             let kernel = kernel.set("LOG", self.log).bind([Arg::In(0), Arg::Out(0)]);
             if lines.vectors() { kernel } else { lines::one_lane(kernel) }
