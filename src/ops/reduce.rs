@@ -58,7 +58,7 @@ pub(super) fn splits([outputs, length]: [usize; 2], inner: bool, caps: &Caps) ->
         return 1;
     }
     // A large GPU has some 65,536 invocations under way.
-    let run = if caps.cpu { RUN } else { (outputs * length >> 16).clamp(32, RUN) };
+    let run = if caps.cpu { RUN } else { ((outputs * length) >> 16).clamp(32, RUN) };
     let (splits, team) = (length.div_ceil(run), team(caps));
     if inner && splits > team { splits.next_multiple_of(team) } else { splits }
 }
