@@ -128,6 +128,7 @@ fn reductions() -> Function {
         x.var(&[1], 1.0, false),
         x.norm(&[2], false),
         x.cumsum(1),
+        x.cumsum(2),
         x.softmax(2),
         x.softmax(1),
         x.log_softmax(0),
@@ -141,6 +142,7 @@ fn norms() -> Function {
     let g = Graph::new();
     let (x, images, weight) = (g.input([9, 70, 64]), g.input([2, 6, 5, 8]), g.input([6]));
     let (odd, whole) = (g.input([9, 70, 65]), g.input([64]));
+    let few_lines = g.input([1, 8, 64, 32]);
     let (mean, variance) = images.batch_statistics();
     let outputs = vec![
         x.layer_norm(&[64], Some(&whole), Some(&whole), 1e-5),
@@ -150,12 +152,13 @@ fn norms() -> Function {
         odd.rms_norm(&[65], None, 1e-5),
         images.group_norm(3, Some(&weight), Some(&weight), 1e-5),
         images.instance_norm(None, Some(&weight), 1e-5),
+        few_lines.group_norm(1, None, None, 1e-5).relu(),
         images.batch_norm(&mean, &variance, Some(&weight), Some(&weight), 1e-5),
     ];
-    let inputs = [&x, &odd, &images, &weight, &whole];
+    let inputs = [&x, &odd, &images, &few_lines, &weight, &whole];
     let first = with_gradients(&g, outputs, &inputs);
     // Gradients of gradients.
-    let grads = first.outputs()[8..].to_vec();
+    let grads = first.outputs()[9..].to_vec();
     with_gradients(&g, grads, &inputs)
 }
 
@@ -166,7 +169,13 @@ fn attention() -> Function {
     let mask = g.input([70, 70]);
     let heads = |x: &Tensor| x.permute(&[0, 2, 1, 3]);
     let attend = |options: Attention| heads(&q).scaled_dot_product_attention(&heads(&k), &heads(&v), &options);
-    let outputs = vec![attend(Attention::new().causal(true)), attend(Attention::new().mask(&mask))];
+    // One query, whose keys are cut into parts.
+    let [one, keys] = [1, 700].map(|rows| g.input([rows, 128]));
+    let outputs = vec![
+        attend(Attention::new().causal(true)),
+        attend(Attention::new().mask(&mask)),
+        one.scaled_dot_product_attention(&keys, &keys, &Attention::new()),
+    ];
     with_gradients(&g, outputs, &[&q, &k, &v])
 }
 
@@ -182,6 +191,8 @@ fn products() -> Function {
     for (p, q) in [(&p, &q), (&p.cast(DType::F16), &q.cast(DType::F16))] {
         outputs.extend([p.matmul(q), q.matmul_t(p, true, true)]);
     }
+    let (narrow, wide) = (g.input([16, 68]), g.input([68, 136]));
+    outputs.extend([narrow.matmul(&wide), wide.matmul_t(&narrow, true, true)]);
     outputs.extend([hc.permute(&[1, 0]).cast(DType::F32), hc.narrow(1, 1, 7).cast(DType::F32)]);
     with_gradients(&g, outputs, &[&a, &b, &c, &tall])
 }

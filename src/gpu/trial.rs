@@ -417,7 +417,7 @@ mod tests {
         for part in ["  * fast ", " us  the default, measured ", " us  refused: its element 0 is ", "fast is taken: "] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(fast.rounds == 2 && wrong.rounds == 0, "{text}");
+        assert!(fast.rounds == ROUNDS && wrong.rounds == 0, "{text}");
 
         // Known now, also to another process; and without choices the default is taken.
         assert_eq!(gpu.tune(&doubled()).unwrap().new, 0);

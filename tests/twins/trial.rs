@@ -1,8 +1,7 @@
 //! One op on one set of inputs: what the engine answers, what the twin does, and how far apart they may be.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
-use std::thread::{ThreadId, current};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
 use shadegrad::gpu::Options;
@@ -48,15 +47,25 @@ pub const WEBGPU_LIMITS: &str = "TWINS_WEBGPU_LIMITS";
 /// Set in the environment of a run of the kernels that a GPU would be given.
 pub const AS_GPU: &str = "TWINS_AS_GPU";
 
-/// The adapter with the n-th kernels; each test's thread has its own devices.
+/// The adapter with the n-th kernels. Each test's thread has its own devices. Their pipelines take a lot of memory, so
+/// those of tests that have ended are closed; not at the thread's end itself, where wgpu's own data may be gone already.
 pub fn gpu(candidate: usize) -> Gpu {
-    static OPEN: Mutex<Option<HashMap<(ThreadId, usize), Gpu>>> = Mutex::new(None);
+    thread_local! {
+        static RUNNING: Arc<()> = Arc::default();
+    }
+    static OPEN: Mutex<Vec<(Weak<()>, usize, Gpu)>> = Mutex::new(Vec::new());
     let webgpu_limits = candidate == 9 || std::env::var_os(WEBGPU_LIMITS).is_some();
     let as_gpu = std::env::var_os(AS_GPU).is_some();
-    let options = || Options { webgpu_limits, as_gpu, candidate: Some(candidate % 9), ..Options::default() };
+    let options = Options { webgpu_limits, as_gpu, candidate: Some(candidate % 9), ..Options::default() };
+    let own = RUNNING.with(Arc::downgrade);
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = open.get_or_insert_default().entry((current().id(), candidate));
-    known.or_insert_with(|| Gpu::open(&options()).expect("an adapter")).clone()
+    open.retain(|(test, ..)| test.strong_count() > 0);
+    if let Some((.., gpu)) = open.iter().find(|(test, kernels, _)| test.ptr_eq(&own) && *kernels == candidate) {
+        return gpu.clone();
+    }
+    let gpu = Gpu::open(&options).expect("an adapter");
+    open.push((own, candidate, gpu.clone()));
+    gpu
 }
 
 /// The adapter with WebGPU's limits.
