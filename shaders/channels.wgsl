@@ -1,6 +1,6 @@
 // Sums over each channel of [images, OUTPUTS, RUN Lanes]: mean and variance, and for the gradient of what is normalized by
-// them the sums of what arrives, alone and times the centred elements. Every invocation takes a part of a channel; then a
-// workgroup puts a channel's parts together.
+// them the sums of what arrives, alone and times the centred elements. Every invocation takes a part of a channel; then an
+// invocation, or a workgroup, puts a channel's parts together: `merge_moments` and `merge_sums` are what a team does for a line.
 // include: lines.wgsl
 // include: shares.wgsl
 // include: moments.wgsl
@@ -76,27 +76,18 @@ fn keep_scale(channel: u32, mean: f32, variance: f32) {
     stats[OUTPUTS + channel] = 1.0 / sqrt(variance + EPS);
 }
 
-@compute @workgroup_size(WIDTH)
-fn merge_moments(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let channel = group_index(group, groups);
-    if (channel >= OUTPUTS) {
-        return;
-    }
+fn merge_moments(channel: u32, live: bool, lane: u32, team: u32) {
     let length = f32(LENGTH) * f32(LANES);
     let first = found[channel].x;
     var own = Moments();
-    for (var split = lane; split < SPLITS; split += WIDTH) {
+    for (var split = lane; split < SPLITS; split += team) {
         let part = found[split * OUTPUTS + channel];
         own = together(own, Moments(f32(LANES * lanes_of(channel, split)), part.x - first, part.y));
     }
     let mean = all_sum(lane, own.count * own.mean) / length;
     let apart = own.mean - mean;
     let squares = all_sum(lane, own.squares + own.count * apart * apart);
-    if (lane == 0u) {
+    if (lane == 0u && live) {
         keep(channel, first + mean, squares / length);
     }
 }
@@ -129,23 +120,14 @@ fn sums(
 
 @group(0) @binding(1) var<storage, read_write> both: array<f32>; // [2, OUTPUTS]
 
-@compute @workgroup_size(WIDTH)
-fn merge_sums(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let channel = group_index(group, groups);
-    if (channel >= OUTPUTS) {
-        return;
-    }
+fn merge_sums(channel: u32, live: bool, lane: u32, team: u32) {
     var own = vec2<f32>();
-    for (var split = lane; split < SPLITS; split += WIDTH) {
+    for (var split = lane; split < SPLITS; split += team) {
         own += found[split * OUTPUTS + channel];
     }
     let arrived = all_sum(lane, own.x);
     let products = all_sum(lane, own.y);
-    if (lane == 0u) {
+    if (lane == 0u && live) {
         both[channel] = arrived;
         both[OUTPUTS + channel] = products;
     }

@@ -28,10 +28,16 @@ fn by_channel(x: &Desc, [parts, merge]: [&'static str; 2], others: &[Arg], outpu
     };
     let first = set(parts).set("RUN", run.max(1)).set("COUNT", channels * splits).set("HELD", BLOCK);
     let first = first.stream(Arg::In(0)).bind([Arg::ScratchOut(0)]).bind(others.iter().cloned());
-    let width = if caps.cpu { 8 } else { splits.next_power_of_two().clamp(8, 64) };
-    let second = set(merge).set("WIDTH", width).bind([Arg::ScratchIn(0)]).bind(outputs.iter().cloned());
-    let kernels = vec![first.grid(caps.fold((channels * splits).div_ceil(64))), second.grid(caps.fold(channels))];
-    let turns = length.div_ceil(splits).max(splits.div_ceil(width)) + 20;
+    // A workgroup for each channel, unless an invocation is enough, as it is on a CPU.
+    let team = if caps.cpu || splits <= 8 { 1 } else { splits.next_power_of_two().min(64) };
+    let second = set(if team == 1 { "serial" } else { "grouped" }).choose("of_line", merge).set("LINES", channels);
+    let second = match team {
+        1 => lines::in_an_invocation(second, channels, caps),
+        _ => second.set("WIDTH", team).grid(caps.fold(channels)),
+    };
+    let second = second.bind([Arg::ScratchIn(0)]).bind(outputs.iter().cloned());
+    let kernels = vec![first.grid(caps.fold((channels * splits).div_ceil(64))), second];
+    let turns = length.div_ceil(splits).max(splits.div_ceil(team)) + 20;
     Candidate::new("by_channel", kernels, vec![channels * splits * 8]).turns(turns)
 }
 
@@ -176,8 +182,7 @@ impl Tensor {
     pub fn batch_statistics(&self) -> (Tensor, Tensor) {
         match &self.graph().push(Statistics, &[self])[..] {
             [mean, variance] => (mean.clone(), variance.clone()),
-            // What stands for a failure.
-            others => (others[0].clone(), others[0].clone()),
+            _ => (self.clone(), self.clone()),
         }
     }
 

@@ -80,7 +80,8 @@ pub(super) fn candidates(
         true => (hold(fit(serial).set("HELD", steps)), 1),
         false => (fit(serial).set("HELD", whole).set("ROUNDS", steps / whole), steps / whole),
     };
-    let serial = in_an_invocation(serial.set("STEP", step), lines, caps).turns(3 * turns + 3);
+    let serial =
+        Candidate::single("serial", in_an_invocation(serial.set("STEP", step), lines, caps)).turns(3 * turns + 3);
     if step > 1 {
         return vec![serial];
     }
@@ -112,12 +113,12 @@ pub(super) fn candidates(
 }
 
 /// `kernel` for invocations that take one of `count` lines each.
-fn in_an_invocation(kernel: Kernel, count: usize, caps: &Caps) -> Candidate {
+pub(super) fn in_an_invocation(kernel: Kernel, count: usize, caps: &Caps) -> Kernel {
     // A workgroup for each thread of a CPU, where that is but one SIMD vector.
     let group = if caps.cpu && count < 64 * caps.threads { 8 } else { 64 };
     let kernel = kernel.set("TEAMS", group).grid(caps.fold(count.div_ceil(group)));
     let kernel = kernel.choose("all_sum", "sum_alone").choose("all_max", "max_alone");
-    Candidate::single("serial", kernel.choose("within", "within_alone"))
+    kernel.choose("within", "within_alone")
 }
 
 /// Invocations of a workgroup for each of `lines` of `steps` loads: about four for each of them.
