@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 16] = [
+const LIBRARY: [Shader; 18] = [
     shader!("math.wgsl"),
     shader!("half.wgsl"),
     shader!("random.wgsl"),
@@ -34,6 +34,8 @@ const LIBRARY: [Shader; 16] = [
     shader!("cells.wgsl"),
     shader!("recurrent.wgsl"),
     shader!("recurrent_state.wgsl"),
+    shader!("attention_scores.wgsl"),
+    shader!("attention_columns.wgsl"),
 ];
 
 /// A hash of all helper files.

@@ -1,5 +1,6 @@
 //! Scaled dot-product attention without the matrix of scores in memory.
 
+use super::attention_grad::FusedGrad;
 use super::gemm;
 use super::matmul::Operand;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shape, Tensor, View, float};
@@ -56,26 +57,68 @@ const LONGEST: usize = 128;
 const TILE_KEYS: usize = 32;
 const TILE_ROWS: usize = 64;
 
+/// Rows, and columns in a turn, of the kernels for CPUs without subgroups.
+pub(super) const ALONE: usize = 8;
+
 /// The most queries that get a workgroup each, and its invocations.
 const FEW: usize = 16;
 const FEW_WIDTH: usize = 128;
 
-/// Queries [..., M, D], keys [..., N, D], values [..., N, E] and perhaps a mask, to results [..., M, E], the largest
-/// score of each query [..., M], and the sums [..., M] of exp(score - largest).
+/// Queries [..., M, D], keys [..., N, D], values [..., N, E] and perhaps a mask, to results [..., M, E] and the statistics
+/// [2, ..., M]: the largest score of each query, and the sums of exp(score - largest).
 #[derive(Clone, Debug)]
-struct Fused {
-    scale: f32,
-    causal: bool,
-    masked: bool,
+pub(super) struct Fused {
+    pub(super) scale: f32,
+    pub(super) causal: bool,
+    pub(super) masked: bool,
 }
 
 impl Fused {
-    /// The shares that queries have in keys. They are the same whatever is taken for the largest score.
-    fn shares(&self, node: &Backward<'_>) -> Tensor {
-        let scores = scores(node.x(0), node.x(1), node.inputs.get(3), self.scale, self.causal);
-        let parts = (&scores - node.outputs[1].detach().unsqueeze(-1)).exp();
-        parts / node.outputs[2].unsqueeze(-1) * scores.gt_scalar(NOTHING)
+    /// The shares [..., M, N] that keys have in queries' results. They are the same whatever is taken for the largest score.
+    pub(super) fn shares(&self, q: &Tensor, k: &Tensor, mask: Option<&Tensor>, stats: &Tensor) -> Tensor {
+        let scores = scores(q, k, mask, self.scale, self.causal);
+        let parts = (&scores - row(stats, 0).detach()).exp();
+        parts / row(stats, 1) * scores.gt_scalar(NOTHING)
     }
+
+    /// Pairs of a query and a key that it sees: query i sees i + 1 keys where only earlier ones count, until it sees all.
+    pub(super) fn seen(&self, q: &[usize], k: &[usize]) -> usize {
+        let (m, n) = (q[q.len() - 2], k[k.len() - 2]);
+        let pairs = if self.causal { m.min(n) * (m.min(n) + 1) / 2 + m.saturating_sub(n) * n } else { m * n };
+        q[..q.len() - 2].iter().product::<usize>() * pairs
+    }
+
+    /// `kernel` for scores [batch, m, n], with the mask that is input `at`, if there is one.
+    pub(super) fn scored(&self, kernel: Kernel, batch: &Shape, [m, n]: [usize; 2], io: &Io<'_>, at: usize) -> Kernel {
+        let kernel = kernel
+            .set("BATCHES", batch.elements())
+            .set("QUERIES", m)
+            .set("KEYS", n)
+            .set("SCALE", self.scale)
+            .set("CAUSAL", self.causal);
+        let Some(mask) = io.inputs.get(at).filter(|_| self.masked) else { return kernel };
+        let place = View::broadcast(&mask.shape, &Shape::from([&batch[..], &[m, n]].concat())).wgsl("i");
+        let place = format!("fn mask_place(i: u32) -> u32 {{\n    return {place};\n}}");
+        kernel.choose("mask", "mask_given").replace("mask_place", place).bind_as("MASK", Arg::In(at))
+    }
+}
+
+/// Row `n` of statistics, to go with scores.
+pub(super) fn row(stats: &Tensor, n: usize) -> Tensor {
+    stats.narrow(0, n, 1).squeeze(0).unsqueeze(-1)
+}
+
+/// Whether kernels can read queries, keys or values that lie so: in vec4s of neighbours.
+pub(super) fn in_fours(view: &View) -> bool {
+    let Some((last, others)) = view.strides.split_last() else { return false };
+    *last == 1 && view.offset.is_multiple_of(4) && others.iter().all(|s| *s >= 0 && s % 4 == 0)
+}
+
+/// `kernel` with the place of input `n`: the `const` for the elements from one row to the next, and the function for where
+/// a batch begins.
+pub(super) fn placed(kernel: Kernel, io: &Io<'_>, n: usize, batch: &Shape, [row, begin]: [&'static str; 2]) -> Kernel {
+    let operand = Operand::new(&io.view(n), batch, false);
+    kernel.set(row, operand.rows as usize).replace(begin, operand.begin(begin))
 }
 
 /// The scores [..., M, N]; those that count for nothing are [`NOTHING`].
@@ -88,6 +131,12 @@ fn scores(q: &Tensor, k: &Tensor, mask: Option<&Tensor>, scale: f32, causal: boo
     }
     let seen = scores.ones_like().tril(0).detach();
     seen.where_(&scores, &scores.full_like(NOTHING))
+}
+
+/// `tiles` without workgroup memory, a row for each invocation.
+pub(super) fn alone(tiles: Kernel) -> Kernel {
+    let tiles = tiles.set("TILE_ROWS", ALONE).set("TILE", ALONE).choose("fill_tile", "fill_nothing");
+    tiles.choose("a_of_tile", "a_of_column").choose("b_of_tile", "b_of_column")
 }
 
 /// Queries [batch, m, d], keys [batch, n, d] and values [batch, n, e], and where they go.
@@ -108,27 +157,19 @@ impl Work<'_> {
         self.batch.elements() * self.m
     }
 
-    fn kernel(&self, entry: &'static str, results: [Arg; 3]) -> Kernel {
+    fn kernel(&self, entry: &'static str, [y, stats]: [Arg; 2]) -> Kernel {
         let mut kernel = Kernel::new(shader!("attention.wgsl"), entry)
-            .set("BATCHES", self.batch.elements())
-            .set("QUERIES", self.m)
-            .set("KEYS", self.n)
-            .set("Q4", self.d / 4)
-            .set("V4", self.e / 4)
-            .set("SCALE", self.op.scale)
-            .set("CAUSAL", self.op.causal)
-            .bind([Arg::In(0), Arg::In(1), Arg::In(2)])
-            .bind(results);
-        for (n, (row, begin)) in
-            [("Q_ROW", "q_batch"), ("K_ROW", "k_batch"), ("V_ROW", "v_batch")].into_iter().enumerate()
-        {
-            let operand = Operand::new(&self.io.view(n), &self.batch, false);
-            kernel = kernel.set(row, operand.rows as usize).replace(begin, operand.begin(begin));
+            .set("COLUMNS", self.n)
+            .set("END", self.n)
+            .set("A4", self.d / 4)
+            .set("B4", self.e / 4)
+            .bind([1, 2, 0].map(Arg::In))
+            .bind_as("Y", y)
+            .bind_as("STATS", stats);
+        for (n, names) in [["Q_ROW", "q_batch"], ["A_ROW", "a_batch"], ["B_ROW", "b_batch"]].into_iter().enumerate() {
+            kernel = placed(kernel, self.io, n, &self.batch, names);
         }
-        let Some(mask) = self.io.inputs.get(3).filter(|_| self.op.masked) else { return kernel };
-        let place = View::broadcast(&mask.shape, &Shape::from([&self.batch[..], &[self.m, self.n]].concat())).wgsl("i");
-        let place = format!("fn mask_place(i: u32) -> u32 {{\n    return {place};\n}}");
-        kernel.choose("mask", "mask_given").replace("mask_place", place).bind_as("MASK", Arg::In(3))
+        self.op.scored(kernel, &self.batch, [self.m, self.n], self.io, 3)
     }
 
     /// Queries in blocks, each shared by as many invocations: one, or two, which takes subgroups.
@@ -137,7 +178,7 @@ impl Work<'_> {
         // Both tiles together take half of the workgroup memory, so that two workgroups fit.
         let fit = self.caps.workgroup_memory as usize / 2 / (4 * (self.d + self.e));
         let keys = fit.clamp(1, TILE_KEYS);
-        let kernel = self.kernel("tiles", [0, 1, 2].map(Arg::Out)).set("TILE_ROWS", TILE_ROWS).set("TILE_KEYS", keys);
+        let kernel = self.kernel("tiles", [0, 1].map(Arg::Out)).set("TILE_ROWS", TILE_ROWS).set("TILE", keys);
         let groups = self.batch.elements() * self.m.div_ceil(TILE_ROWS);
         let kernel = kernel.set("SHARE", sharers).grid(self.caps.fold(groups));
         // The loop over tiles, two that fill them, one over their keys; each loop's end is a turn, too.
@@ -150,10 +191,17 @@ impl Work<'_> {
         .turns(turns)
     }
 
+    /// A query for each invocation of a CPU without subgroups: all read the same of a key at a time, in one load.
+    fn alone(&self) -> Candidate {
+        let kernel = alone(self.kernel("tiles", [0, 1].map(Arg::Out)));
+        let groups = self.batch.elements() * self.m.div_ceil(ALONE);
+        Candidate::single("alone", kernel.grid(self.caps.fold(groups))).turns(self.n.div_ceil(ALONE) * (ALONE + 2) + 1)
+    }
+
     /// Queries for each SIMD vector of a CPU.
     fn lanes(&self) -> Candidate {
         let rows = if self.e > 64 { 4 } else { 8 };
-        let kernel = self.kernel("lanes", [0, 1, 2].map(Arg::Out)).set("LANE_ROWS", rows);
+        let kernel = self.kernel("lanes", [0, 1].map(Arg::Out)).set("LANE_ROWS", rows).set("OWN", self.e.div_ceil(32));
         let kernel = kernel.grid(self.caps.fold(self.batch.elements() * self.m.div_ceil(rows)));
         Candidate::single("lanes", kernel).turns(self.n.div_ceil(32) * (1 + self.d / 4 + 1 + 9) + 1 + rows + 1)
     }
@@ -163,7 +211,7 @@ impl Work<'_> {
     fn few(&self) -> Candidate {
         let (rows, vectors) = (self.rows(), self.e / 4);
         let parts = (512 / rows).clamp(1, self.n.div_ceil(2 * FEW_WIDTH));
-        let results = [0, 1, 2].map(if parts == 1 { Arg::Out } else { Arg::ScratchOut });
+        let results = [0, 1].map(if parts == 1 { Arg::Out } else { Arg::ScratchOut });
         let mut kernel = self.kernel("few", results).set("PARTS", parts).set("WIDTH", FEW_WIDTH);
         kernel = kernel.grid(self.caps.fold(parts * rows));
         if self.caps.subgroups {
@@ -178,12 +226,13 @@ impl Work<'_> {
         }
         let merge = Kernel::new(shader!("attention.wgsl"), "merge")
             .set("BATCHES", rows)
-            .set("V4", vectors)
+            .set("B4", vectors)
             .set("PARTS", parts)
-            .bind([0, 1, 2].map(Arg::ScratchIn))
-            .bind([0, 1, 2].map(Arg::Out))
+            .bind([0, 1].map(Arg::ScratchIn))
+            .bind_as("Y", Arg::Out(0))
+            .bind_as("STATS", Arg::Out(1))
             .grid(self.caps.fold((rows * vectors).div_ceil(64)));
-        let scratch = [self.e, 1, 1].map(|length| parts * rows * length * 4);
+        let scratch = [self.e, 2].map(|length| parts * rows * length * 4);
         Candidate::new("few", vec![kernel, merge], scratch.to_vec()).turns(turns)
     }
 }
@@ -196,25 +245,26 @@ impl Op for Fused {
     fn outputs(&self, inputs: &[Desc]) -> Result<Vec<Desc>, String> {
         let (q, v) = (&inputs[0].shape, &inputs[2].shape);
         let lead = &q[..q.len() - 1];
-        Ok(vec![Desc::f32([lead, &v[v.len() - 1..]].concat()), Desc::f32(lead), Desc::f32(lead)])
+        Ok(vec![Desc::f32([lead, &v[v.len() - 1..]].concat()), Desc::f32([&[2], lead].concat())])
     }
 
-    /// With P the shares and D the sums of dy y: dV = P' dY, dS = P (dY V' - D), and from the scores' gradient dS those
-    /// of queries and keys (Dao et al., 2022, algorithm 4). What arrives at the sums adds P times it times the sums.
+    /// What arrives at the sums adds P times it times the sums to the scores' gradient, and so counts as what results and
+    /// what arrives at them have in common. A mask's gradient takes the scores, others do not.
     fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
-        let (q, k, v, dy) = (node.x(0), node.x(1), node.x(2), node.dy());
-        let shares = self.shares(node);
-        let inner = (&dy * &node.outputs[0]).sum(&[-1], true);
-        let inner = match &node.grads[2] {
-            Some(dsums) => inner - (dsums * &node.outputs[2]).unsqueeze(-1),
-            None => inner,
-        };
-        let dscores = &shares * (dy.matmul_t(v, false, true) - inner);
-        let dq = dscores.matmul(k) * self.scale;
-        let dk = dscores.matmul_t(q, true, false) * self.scale;
-        let mut grads = vec![Some(dq), Some(dk), Some(shares.matmul_t(&dy, true, false))];
-        grads.extend(node.inputs.get(3).map(|mask| Some(dscores.sum_to(&mask.desc().shape))));
-        grads
+        let (q, k, v, dy, stats) = (node.x(0), node.x(1), node.x(2), node.dy(), &node.outputs[1]);
+        let mut inner = (&dy * &node.outputs[0]).sum(&[-1], true);
+        if let Some(dstats) = &node.grads[1] {
+            inner = inner - row(dstats, 1) * row(stats, 1);
+        }
+        let mask = node.inputs.get(3);
+        let dmask = mask.map(|mask| {
+            let dscores = self.shares(q, k, Some(mask), stats) * (dy.matmul_t(v, false, true) - &inner);
+            Some(dscores.sum_to(&mask.desc().shape))
+        });
+        let stats = stats.concat(&[&inner.squeeze(-1).unsqueeze(0)], 0);
+        let inputs: Vec<&Tensor> = [q, k, v, &dy, &stats].into_iter().chain(mask).collect();
+        let grads = q.graph().push(FusedGrad(self.clone()), &inputs);
+        grads.into_iter().map(Some).chain(dmask).collect()
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
@@ -224,7 +274,7 @@ impl Op for Fused {
         let work = Work { op: self, io, caps, batch: Shape::from(&q[..rank - 2]), m, n, d, e };
         let lanes = (gemm::lanes(caps) == 8).then(|| work.lanes());
         if caps.cpu {
-            return lanes.into_iter().chain([work.tiles(1)]).collect();
+            return lanes.into_iter().chain([work.alone(), work.tiles(1)]).collect();
         }
         let few = (m <= FEW).then(|| work.few());
         let mut tiles = vec![work.tiles(1)];
@@ -236,19 +286,12 @@ impl Op for Fused {
     }
 
     fn reads(&self, n: usize, view: &View) -> bool {
-        let (last, others) = match view.strides.split_last() {
-            Some((last, others)) => (*last, others),
-            None => return false,
-        };
-        n < 3 && last == 1 && view.offset.is_multiple_of(4) && others.iter().all(|s| *s >= 0 && s % 4 == 0)
+        n < 3 && in_fours(view)
     }
 
-    fn flops(&self, inputs: &[Desc], outputs: &[Desc]) -> u64 {
+    fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
         let (q, v) = (&inputs[0].shape, &inputs[2].shape);
-        let [m, d, n, e] = [q[q.len() - 2], q[q.len() - 1], v[v.len() - 2], v[v.len() - 1]];
-        // Query i sees i + 1 keys, until it sees all.
-        let seen = if self.causal { m.min(n) * (m.min(n) + 1) / 2 + m.saturating_sub(n) * n } else { m * n };
-        (2 * outputs[1].elements() / m * seen * (d + e)) as u64
+        (2 * self.seen(q, v) * (q[q.len() - 1] + v[v.len() - 1])) as u64
     }
 }
 
@@ -256,8 +299,8 @@ impl Tensor {
     /// `softmax(q k' scale + mask) v` for queries (`self`) [..., M, D], keys [..., N, D] and values [..., N, E], whose
     /// leading axes are alike -> [..., M, E] (Vaswani et al., 2017). A query that sees no key gets zeros.
     ///
-    /// Where D and E are multiples of 4 up to 128, no score is stored; the gradient computes all of them again and stores
-    /// them, [..., M, N], while it needs them.
+    /// Where D and E are multiples of 4 up to 128, no score is stored: gradients compute them again. Only a mask's gradient,
+    /// and a gradient's gradient, store them, [..., M, N], while they need them.
     ///
     /// ```
     /// use shadegrad::{Graph, ops::Attention};

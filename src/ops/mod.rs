@@ -9,7 +9,7 @@
 //! | `reduce` | `sum`, `mean`, `amax`, `argmax`, `var`, ... | `reduce.wgsl`, `reduce_lines.wgsl` |
 //! | `embedding` | `embedding` | `embedding.wgsl`, `movement.wgsl` |
 //! | `matmul` | `matmul`, `linear` | `matmul.wgsl`, `gemm.wgsl` |
-//! | `attention` | `scaled_dot_product_attention` | `attention.wgsl` |
+//! | `attention`, `attention_grad` | `scaled_dot_product_attention` | `attention.wgsl`, `attention_grad.wgsl` |
 //! | `conv2d`, `winograd` | `conv2d` | `conv2d_*.wgsl`, `gemm.wgsl`, `winograd.wgsl` |
 //! | `pool` | `max_pool2d`, `avg_pool2d` | `pool.wgsl` |
 //! | `normalize` | `layer_norm`, `rms_norm`, `group_norm`, `instance_norm` | `normalize.wgsl` |
@@ -25,6 +25,7 @@
 
 mod assign;
 mod attention;
+mod attention_grad;
 mod batch_norm;
 mod binary;
 mod conv2d;

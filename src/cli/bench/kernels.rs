@@ -161,6 +161,7 @@ fn layers() -> Vec<Case> {
         case("attention_12x1024x64", move |b| attend(false)(b).1),
         case("attention_12x1024x64_causal", move |b| attend(true)(b).1),
         both("attention_12x1024x64_fb", false),
+        both("attention_12x1024x64_causal_fb", true),
         Case::new("attention_32x4096x128_one_query", one_query).traffic(2 * 32 * 4096 * 128),
     ]
 }

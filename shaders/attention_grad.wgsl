@@ -1,0 +1,244 @@
+// The gradients of scaled dot-product attention without the matrix of scores in memory. A share P is computed again, and
+// from what arrives at it its score's gradient, dS = P (dY V' - inner) (Dao et al., 2022, algorithm 4).
+//
+// One kernel serves both sides. Rows are what is differentiated, columns what they meet: queries with what arrives at
+// their results meet keys with values, dQ = SCALE dS K; keys with values meet queries with what arrives at their results,
+// dK = SCALE dS' Q and dV = P' dY.
+// include: grid.wgsl
+// include: attention_columns.wgsl
+
+const OF_KEYS = 0u; // 1: rows are keys, columns queries
+const ROWS = 1u;
+const FIRST = 0u; // column of this dispatch: what those before it have found is added to
+const OWN_A_ROW = 4u; // elements from one row to the next
+const OWN_B_ROW = 4u;
+
+@group(0) @binding(2) var<storage, read> own_a: array<vec4<f32>>; // queries, or keys
+@group(0) @binding(3) var<storage, read> own_b: array<vec4<f32>>; // what arrives, or values
+// [3, BATCHES, QUERIES]: the largest scores, the sums of exp(score - largest), those of results times what arrives.
+@group(0) @binding(4) var<storage, read> stats: array<f32>;
+@group(0) @binding(5) var<storage, read_write> da: array<vec4<f32>>; // [BATCHES, ROWS, A4]
+@group(0) @binding(6) var<storage, read_write> db: array<vec4<f32>>; // [BATCHES, ROWS, B4], of keys
+
+// Where a batch begins.
+fn own_a_batch(batch: u32) -> u32 {
+    return batch;
+}
+
+fn own_b_batch(batch: u32) -> u32 {
+    return batch;
+}
+
+// A query's largest score, what its shares are multiplied by, and its sum.
+fn stats_of(batch: u32, m: u32) -> vec3<f32> {
+    let place = batch * QUERIES + min(m, QUERIES - 1u);
+    return vec3<f32>(stats[place], 1.0 / stats[BATCHES * QUERIES + place], stats[2u * BATCHES * QUERIES + place]);
+}
+
+// The share of a key in a query's result, from their product.
+fn share_of(batch: u32, row: u32, column: u32, product: f32, stat: vec3<f32>) -> f32 {
+    let m = select(row, column, OF_KEYS == 1u);
+    let n = select(column, row, OF_KEYS == 1u);
+    if (column >= END) {
+        return 0.0;
+    }
+    return share(score(batch, m, n, product), stat.x) * stat.y;
+}
+
+// The gradient of a product, from what arrives at its share. What has no share has none, whatever arrives.
+fn grad_of(own_share: f32, arriving: f32, stat: vec3<f32>) -> f32 {
+    return select(SCALE * own_share * (arriving - stat.z), 0.0, own_share == 0.0);
+}
+
+// The columns of this dispatch that may count for rows `first` to `last`.
+fn columns_from(first: u32) -> u32 {
+    return select(FIRST, max(FIRST, first), CAUSAL == 1u && OF_KEYS == 1u);
+}
+
+fn columns_until(last: u32) -> u32 {
+    return select(END, min(END, last + 1u), CAUSAL == 1u && OF_KEYS == 0u);
+}
+
+fn add_to_da(place: u32, value: vec4<f32>) {
+    if (FIRST == 0u) {
+        da[place] = value;
+    } else {
+        da[place] += value;
+    }
+}
+
+// Queries have no second sums.
+fn add_to_db(place: u32, value: vec4<f32>) {}
+
+fn add_to_db_of_keys(place: u32, value: vec4<f32>) {
+    if (FIRST == 0u) {
+        db[place] = value;
+    } else {
+        db[place] += value;
+    }
+}
+
+// --- `tiles`: for GPUs.
+
+var<workgroup> tile_stats: array<vec3<f32>, TILE>;
+
+fn fill_more(batch: u32, column0: u32, lane: u32) {
+    if (OF_KEYS == 1u && lane < TILE) {
+        tile_stats[lane] = stats_of(batch, column0 + lane);
+    }
+}
+
+fn stats_of_tile(batch: u32, column0: u32, c: u32) -> vec3<f32> {
+    return tile_stats[c];
+}
+
+fn stats_of_column(batch: u32, column0: u32, c: u32) -> vec3<f32> {
+    return stats_of(batch, column0 + c);
+}
+
+// The sums over the invocations that share a row.
+fn of_row(values: vec2<f32>) -> vec2<f32> {
+    return values;
+}
+
+fn of_row_of_several(values: vec2<f32>) -> vec2<f32> {
+    var sums = values;
+    for (var step = 1u; step < SHARE; step *= 2u) {
+        sums += subgroupShuffleXor(sums, step);
+    }
+    return sums;
+}
+
+@compute @workgroup_size(TILE_ROWS * SHARE)
+fn tiles(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let blocks = (ROWS + TILE_ROWS - 1u) / TILE_ROWS;
+    let id = group_index(group, groups);
+    if (id >= blocks * BATCHES) {
+        return;
+    }
+    let batch = id / blocks;
+    let row0 = id % blocks * TILE_ROWS;
+    let row = min(row0 + lane / SHARE, ROWS - 1u);
+    let part = lane % SHARE;
+    var row_a: array<vec4<f32>, A4 / SHARE>;
+    for (var d = 0u; d < A4 / SHARE; d++) { // unroll
+        row_a[d] = own_a[(own_a_batch(batch) + row * OWN_A_ROW) / 4u + d * SHARE + part];
+    }
+    var row_b: array<vec4<f32>, B4 / SHARE>;
+    for (var e = 0u; e < B4 / SHARE; e++) { // unroll
+        row_b[e] = own_b[(own_b_batch(batch) + row * OWN_B_ROW) / 4u + e * SHARE + part];
+    }
+    var stat = stats_of(batch, row);
+    var a_sums: array<vec4<f32>, A4 / SHARE>;
+    var b_sums: array<vec4<f32>, B4 / SHARE>;
+    for (var column0 = columns_from(row0); column0 < columns_until(row0 + TILE_ROWS - 1u); column0 += TILE) {
+        fill_tile(batch, column0, lane);
+        for (var c = 0u; c < TILE; c++) {
+            var products = vec4<f32>();
+            for (var d = 0u; d < A4 / SHARE; d++) { // unroll
+                products += row_a[d] * a_of_tile(batch, column0, c, d * SHARE + part);
+            }
+            var arriving = vec4<f32>();
+            for (var e = 0u; e < B4 / SHARE; e++) { // unroll
+                arriving += row_b[e] * b_of_tile(batch, column0, c, e * SHARE + part);
+            }
+            let both = (vec2<f32>(products.x, arriving.x) + vec2<f32>(products.y, arriving.y))
+                + (vec2<f32>(products.z, arriving.z) + vec2<f32>(products.w, arriving.w));
+            let found = of_row(both);
+            if (OF_KEYS == 1u) {
+                stat = stats_of_tile(batch, column0, c);
+            }
+            let own_share = share_of(batch, row, column0 + c, found.x, stat);
+            let grad = grad_of(own_share, found.y, stat);
+            for (var d = 0u; d < A4 / SHARE; d++) { // unroll
+                a_sums[d] += grad * a_of_tile(batch, column0, c, d * SHARE + part);
+            }
+            if (OF_KEYS == 1u) {
+                for (var e = 0u; e < B4 / SHARE; e++) { // unroll
+                    b_sums[e] += own_share * b_of_tile(batch, column0, c, e * SHARE + part);
+                }
+            }
+        }
+    }
+    if (row0 + lane / SHARE >= ROWS) {
+        return;
+    }
+    let place = batch * ROWS + row;
+    for (var d = 0u; d < A4 / SHARE; d++) { // unroll
+        add_to_da(place * A4 + d * SHARE + part, a_sums[d]);
+    }
+    if (OF_KEYS == 1u) {
+        for (var e = 0u; e < B4 / SHARE; e++) { // unroll
+            add_to_db(place * B4 + e * SHARE + part, b_sums[e]);
+        }
+    }
+}
+
+// --- `lanes`: for CPU-like adapters with subgroups.
+
+fn row_of(which: u32, i: u32) -> vec4<f32> {
+    if (which == 0u) {
+        return own_a[i];
+    }
+    return own_b[i];
+}
+
+@compute @workgroup_size(8)
+fn lanes(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let blocks = (ROWS + LANE_ROWS - 1u) / LANE_ROWS;
+    let id = group_index(group, groups);
+    if (id >= blocks * BATCHES) {
+        return;
+    }
+    let batch = id / blocks;
+    let row0 = id % blocks * LANE_ROWS;
+    let own_row = min(row0 + lane % LANE_ROWS, ROWS - 1u);
+    let row_a = (own_a_batch(batch) + own_row * OWN_A_ROW) / 4u;
+    let row_b = (own_b_batch(batch) + own_row * OWN_B_ROW) / 4u;
+    let own_stat = stats_of(batch, own_row);
+    var a_sums: array<vec4<f32>, LANE_ROWS * OWN>;
+    var b_sums: array<vec4<f32>, LANE_ROWS * OWN>;
+    for (var column0 = columns_from(row0); column0 < columns_until(row0 + LANE_ROWS - 1u); column0 += 32u) {
+        let column = column0 + 4u * lane;
+        var shares: array<vec4<f32>, LANE_ROWS>;
+        products_of(0u, A4, batch, row_a, column, &shares);
+        var grads: array<vec4<f32>, LANE_ROWS>;
+        products_of(1u, B4, batch, row_b, column, &grads);
+        for (var i = 0u; i < 4u; i++) { // unroll
+            var stat = own_stat;
+            if (OF_KEYS == 1u) {
+                stat = stats_of(batch, column + i);
+            }
+            for (var r = 0u; r < LANE_ROWS; r++) { // unroll
+                if (OF_KEYS == 0u) {
+                    stat = subgroupShuffle(own_stat, r);
+                }
+                shares[r][i] = share_of(batch, min(row0 + r, ROWS - 1u), column + i, shares[r][i], stat);
+                grads[r][i] = grad_of(shares[r][i], grads[r][i], stat);
+            }
+        }
+        add_columns(0u, A4, batch, column0, lane, &grads, &a_sums);
+        if (OF_KEYS == 1u) {
+            add_columns(1u, B4, batch, column0, lane, &shares, &b_sums);
+        }
+    }
+    for (var r = 0u; r < min(LANE_ROWS, ROWS - row0); r++) {
+        let place = batch * ROWS + row0 + r;
+        for (var c = 0u; c < OWN; c++) { // unroll
+            if (lane + 8u * c < A4) {
+                add_to_da(place * A4 + lane + 8u * c, row_of_sums(r, c, &a_sums));
+            }
+            if (OF_KEYS == 1u && lane + 8u * c < B4) {
+                add_to_db(place * B4 + lane + 8u * c, row_of_sums(r, c, &b_sums));
+            }
+        }
+    }
+}
