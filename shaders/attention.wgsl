@@ -24,6 +24,10 @@ fn row_of(which: u32, i: u32) -> vec4<f32> {
     return q[i];
 }
 
+fn row_place(which: u32, batch: u32, row: u32) -> u32 {
+    return (q_batch(batch) + min(row, QUERIES - 1u) * Q_ROW) / 4u;
+}
+
 fn fill_more(batch: u32, column0: u32, lane: u32) {}
 
 // Of a query that sees nothing the result is 0, and so are its shares when they are computed again from the sum. Largest
@@ -255,7 +259,6 @@ fn lanes(
     }
     let batch = id / blocks;
     let m0 = id % blocks * LANE_ROWS;
-    let own_q = (q_batch(batch) + min(m0 + lane % LANE_ROWS, QUERIES - 1u) * Q_ROW) / 4u;
     var most: array<f32, LANE_ROWS>;
     var sum: array<f32, LANE_ROWS>; // of the lane's own keys
     var sums: array<vec4<f32>, LANE_ROWS * OWN>;
@@ -265,7 +268,7 @@ fn lanes(
     for (var n0 = 0u; n0 < keys_until(m0 + LANE_ROWS - 1u); n0 += 32u) {
         let n = n0 + 4u * lane;
         var scores: array<vec4<f32>, LANE_ROWS>;
-        products_of(0u, A4, batch, own_q, n, &scores);
+        products_of(0u, A4, batch, m0, lane, n, &scores);
         for (var r = 0u; r < LANE_ROWS; r++) { // unroll
             var found = scores[r];
             for (var i = 0u; i < 4u; i++) { // unroll

@@ -85,14 +85,16 @@ fn b_of_column(batch: u32, column0: u32, c: u32, i: u32) -> vec4<f32> {
 // for its own, later vec4s of the sums; what is found changes lanes in registers.
 
 const LANE_ROWS = 8u;
+const EIGHTS = (LANE_ROWS + 7u) / 8u;
 const OWN = 1u; // vec4s of the longest sum for each lane
 
-// The products of the rows, of which each lane's own begins at `row`, with the lane's four columns.
+// The products of the rows from row0 on with a lane's four columns. Each lane loads every eighth row.
 fn products_of(
     which: u32,
     vectors: u32,
     batch: u32,
-    row: u32,
+    row0: u32,
+    lane: u32,
     column: u32,
     products: ptr<function, array<vec4<f32>, LANE_ROWS>>,
 ) {
@@ -100,15 +102,22 @@ fn products_of(
     let at1 = column_place(which, batch, column + 1u);
     let at2 = column_place(which, batch, column + 2u);
     let at3 = column_place(which, batch, column + 3u);
+    var rows: array<u32, EIGHTS>;
+    for (var e = 0u; e < EIGHTS; e++) { // unroll
+        rows[e] = row_place(which, batch, row0 + 8u * e + lane % min(LANE_ROWS, 8u));
+    }
     for (var d = 0u; d < vectors; d++) {
-        let x = row_of(which, row + d);
+        var x: array<vec4<f32>, EIGHTS>;
+        for (var e = 0u; e < EIGHTS; e++) { // unroll
+            x[e] = row_of(which, rows[e] + d);
+        }
         let y0 = column_of(which, at0 + d);
         let y1 = column_of(which, at1 + d);
         let y2 = column_of(which, at2 + d);
         let y3 = column_of(which, at3 + d);
         for (var r = 0u; r < LANE_ROWS; r++) { // unroll
             for (var i = 0u; i < 4u; i++) { // unroll
-                (*products)[r] += subgroupShuffle(x[i], r) * vec4<f32>(y0[i], y1[i], y2[i], y3[i]);
+                (*products)[r] += subgroupShuffle(x[r / 8u][i], r % 8u) * vec4<f32>(y0[i], y1[i], y2[i], y3[i]);
             }
         }
     }

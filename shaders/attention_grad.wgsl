@@ -15,8 +15,9 @@ const OWN_B_ROW = 4u;
 
 @group(0) @binding(2) var<storage, read> own_a: array<vec4<f32>>; // queries, or keys
 @group(0) @binding(3) var<storage, read> own_b: array<vec4<f32>>; // what arrives, or values
+const STATS = 4u;
 // [3, BATCHES, QUERIES]: the largest scores, the sums of exp(score - largest), those of results times what arrives.
-@group(0) @binding(4) var<storage, read> stats: array<f32>;
+@group(0) @binding(STATS) var<storage, read> stats: array<f32>;
 @group(0) @binding(5) var<storage, read_write> da: array<vec4<f32>>; // [BATCHES, ROWS, A4]
 @group(0) @binding(6) var<storage, read_write> db: array<vec4<f32>>; // [BATCHES, ROWS, B4], of keys
 
@@ -187,6 +188,11 @@ fn row_of(which: u32, i: u32) -> vec4<f32> {
     return own_b[i];
 }
 
+fn row_place(which: u32, batch: u32, row: u32) -> u32 {
+    let last = min(row, ROWS - 1u);
+    return select(own_b_batch(batch) + last * OWN_B_ROW, own_a_batch(batch) + last * OWN_A_ROW, which == 0u) / 4u;
+}
+
 @compute @workgroup_size(8)
 fn lanes(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -200,26 +206,26 @@ fn lanes(
     }
     let batch = id / blocks;
     let row0 = id % blocks * LANE_ROWS;
-    let own_row = min(row0 + lane % LANE_ROWS, ROWS - 1u);
-    let row_a = (own_a_batch(batch) + own_row * OWN_A_ROW) / 4u;
-    let row_b = (own_b_batch(batch) + own_row * OWN_B_ROW) / 4u;
-    let own_stat = stats_of(batch, own_row);
+    var own_stats: array<vec3<f32>, EIGHTS>;
+    for (var e = 0u; e < EIGHTS; e++) { // unroll
+        own_stats[e] = stats_of(batch, row0 + 8u * e + lane);
+    }
     var a_sums: array<vec4<f32>, LANE_ROWS * OWN>;
     var b_sums: array<vec4<f32>, LANE_ROWS * OWN>;
     for (var column0 = columns_from(row0); column0 < columns_until(row0 + LANE_ROWS - 1u); column0 += 32u) {
         let column = column0 + 4u * lane;
         var shares: array<vec4<f32>, LANE_ROWS>;
-        products_of(0u, A4, batch, row_a, column, &shares);
+        products_of(0u, A4, batch, row0, lane, column, &shares);
         var grads: array<vec4<f32>, LANE_ROWS>;
-        products_of(1u, B4, batch, row_b, column, &grads);
+        products_of(1u, B4, batch, row0, lane, column, &grads);
         for (var i = 0u; i < 4u; i++) { // unroll
-            var stat = own_stat;
+            var stat = vec3<f32>();
             if (OF_KEYS == 1u) {
                 stat = stats_of(batch, column + i);
             }
             for (var r = 0u; r < LANE_ROWS; r++) { // unroll
                 if (OF_KEYS == 0u) {
-                    stat = subgroupShuffle(own_stat, r);
+                    stat = subgroupShuffle(own_stats[r / 8u], r % 8u);
                 }
                 shares[r][i] = share_of(batch, min(row0 + r, ROWS - 1u), column + i, shares[r][i], stat);
                 grads[r][i] = grad_of(shares[r][i], grads[r][i], stat);
@@ -241,4 +247,33 @@ fn lanes(
             }
         }
     }
+}
+
+// --- `in_place`: where products of whole matrices leave [BATCHES, QUERIES, KEYS], puts the shares in the place of queries
+// times keys, and the products' gradients in that of what arrives times values.
+
+@group(0) @binding(0) var<storage, read_write> products: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> arriving: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn in_place(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= BATCHES * QUERIES * KEYS / 4u) {
+        return;
+    }
+    let row = i / (KEYS / 4u);
+    let n = i % (KEYS / 4u) * 4u;
+    let stat = stats_of(row / QUERIES, row % QUERIES);
+    var shares = products[i];
+    var grads = arriving[i];
+    for (var e = 0u; e < 4u; e++) { // unroll
+        shares[e] = share_of(row / QUERIES, row % QUERIES, n + e, shares[e], stat);
+        grads[e] = grad_of(shares[e], grads[e], stat);
+    }
+    products[i] = shares;
+    arriving[i] = grads;
 }

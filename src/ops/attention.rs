@@ -133,22 +133,37 @@ fn scores(q: &Tensor, k: &Tensor, mask: Option<&Tensor>, scale: f32, causal: boo
     seen.where_(&scores, &scores.full_like(NOTHING))
 }
 
+/// How many of these rows a SIMD vector of a CPU takes. More would be hardly faster, and compile twice as long.
+pub(super) fn lane_rows(rows: usize) -> usize {
+    rows.next_power_of_two().clamp(4, 16)
+}
+
 /// `tiles` without workgroup memory, a row for each invocation.
 pub(super) fn alone(tiles: Kernel) -> Kernel {
     let tiles = tiles.set("TILE_ROWS", ALONE).set("TILE", ALONE).choose("fill_tile", "fill_nothing");
     tiles.choose("a_of_tile", "a_of_column").choose("b_of_tile", "b_of_column")
 }
 
-/// Queries [batch, m, d], keys [batch, n, d] and values [batch, n, e], and where they go.
-struct Work<'a> {
-    op: &'a Fused,
-    io: &'a Io<'a>,
-    caps: &'a Caps,
-    batch: Shape,
-    m: usize,
-    n: usize,
-    d: usize,
-    e: usize,
+/// What kernels are for: queries [batch, m, d], keys [batch, n, d] and values [batch, n, e].
+pub(super) struct Work<'a> {
+    pub(super) op: &'a Fused,
+    pub(super) io: &'a Io<'a>,
+    pub(super) caps: &'a Caps,
+    pub(super) batch: Shape,
+    pub(super) m: usize,
+    pub(super) n: usize,
+    pub(super) d: usize,
+    pub(super) e: usize,
+}
+
+impl<'a> Work<'a> {
+    /// Of the first three inputs.
+    pub(super) fn new(op: &'a Fused, io: &'a Io<'a>, caps: &'a Caps) -> Self {
+        let [q, k, v] = [0, 1, 2].map(|n| &io.inputs[n].shape[..]);
+        let rank = q.len();
+        let (m, n, d, e) = (q[rank - 2], k[rank - 2], q[rank - 1], v[rank - 1]);
+        Work { op, io, caps, batch: Shape::from(&q[..rank - 2]), m, n, d, e }
+    }
 }
 
 impl Work<'_> {
@@ -200,7 +215,7 @@ impl Work<'_> {
 
     /// Queries for each SIMD vector of a CPU.
     fn lanes(&self) -> Candidate {
-        let rows = if self.e > 64 { 4 } else { 8 };
+        let rows = lane_rows(self.m);
         let kernel = self.kernel("lanes", [0, 1].map(Arg::Out)).set("LANE_ROWS", rows).set("OWN", self.e.div_ceil(32));
         let kernel = kernel.grid(self.caps.fold(self.batch.elements() * self.m.div_ceil(rows)));
         Candidate::single("lanes", kernel).turns(self.n.div_ceil(32) * (1 + self.d / 4 + 1 + 9) + 1 + rows + 1)
@@ -268,10 +283,8 @@ impl Op for Fused {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let [q, k, v] = [0, 1, 2].map(|n| &io.inputs[n].shape[..]);
-        let rank = q.len();
-        let (m, n, d, e) = (q[rank - 2], k[rank - 2], q[rank - 1], v[rank - 1]);
-        let work = Work { op: self, io, caps, batch: Shape::from(&q[..rank - 2]), m, n, d, e };
+        let work = Work::new(self, io, caps);
+        let (m, d, e) = (work.m, work.d, work.e);
         let lanes = (gemm::lanes(caps) == 8).then(|| work.lanes());
         if caps.cpu {
             return lanes.into_iter().chain([work.alone(), work.tiles(1)]).collect();

@@ -1,8 +1,8 @@
 //! The gradients of attention, without the matrix of scores in memory either.
 
-use super::attention::{ALONE, Fused, alone, in_fours, placed, row};
-use super::gemm;
-use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Shape, Tensor, View};
+use super::attention::{ALONE, Fused, Work, alone, in_fours, lane_rows, placed, row};
+use super::{gemm, matmul};
+use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Tensor, View};
 use crate::shader;
 
 /// Rows that a workgroup of a GPU takes, and the most columns that it shares at a time.
@@ -23,89 +23,138 @@ pub(super) struct FusedGrad(pub(super) Fused);
 
 /// What is differentiated: queries, which meet keys and values, or keys and values, which meet queries.
 struct Side<'a> {
-    op: &'a Fused,
-    io: &'a Io<'a>,
-    caps: &'a Caps,
-    batch: Shape,
+    work: &'a Work<'a>,
     of_keys: bool,
-    rows: usize,
-    columns: usize,
-    /// Extents of queries and of values.
-    d: usize,
-    e: usize,
 }
 
 impl Side<'_> {
+    fn rows(&self) -> usize {
+        if self.of_keys { self.work.n } else { self.work.m }
+    }
+
+    fn columns(&self) -> usize {
+        if self.of_keys { self.work.m } else { self.work.n }
+    }
+
     /// One dispatch, or several for parts of the columns where a driver stops loops of so many turns; `turns` are what
     /// `step` columns take.
     fn dispatches(&self, kernel: Kernel, groups: usize, step: usize, turns: usize) -> Vec<Kernel> {
+        let (caps, columns) = (self.work.caps, self.columns());
         // Besides there are the loop's own end and the one that stores rows.
-        let steps = (self.caps.turns.saturating_sub(16) / turns).max(1);
-        let part = steps.saturating_mul(step).min(self.columns);
-        let kernel = kernel.grid(self.caps.fold(groups));
-        let parts = (0..self.columns).step_by(part);
-        parts.map(|first| kernel.clone().set("FIRST", first).set("END", (first + part).min(self.columns))).collect()
+        let steps = (caps.turns.saturating_sub(32) / turns).max(1);
+        let part = steps.saturating_mul(step).min(columns);
+        let kernel = kernel.grid(caps.fold(groups));
+        let parts = (0..columns).step_by(part);
+        parts.map(|first| kernel.clone().set("FIRST", first).set("END", (first + part).min(self.columns()))).collect()
     }
 
     fn kernel(&self, entry: &'static str) -> Kernel {
+        let &Work { op, io, ref batch, d, e, .. } = self.work;
         let (query_like, key_like) = ([0, 3], [1, 2]);
         let (own, others) = if self.of_keys { (key_like, query_like) } else { (query_like, key_like) };
         let [a, b, own_a, own_b] = [others[0], others[1], own[0], own[1]];
         let mut kernel = Kernel::new(shader!("attention_grad.wgsl"), entry)
             .set("OF_KEYS", self.of_keys)
-            .set("ROWS", self.rows)
-            .set("COLUMNS", self.columns)
-            .set("A4", self.d / 4)
-            .set("B4", self.e / 4)
+            .set("ROWS", self.rows())
+            .set("COLUMNS", self.columns())
+            .set("A4", d / 4)
+            .set("B4", e / 4)
             .bind([a, b, own_a, own_b, 4].map(Arg::In));
         let names =
             [["A_ROW", "a_batch"], ["B_ROW", "b_batch"], ["OWN_A_ROW", "own_a_batch"], ["OWN_B_ROW", "own_b_batch"]];
         for (n, names) in [a, b, own_a, own_b].into_iter().zip(names) {
-            kernel = placed(kernel, self.io, n, &self.batch, names);
+            kernel = placed(kernel, io, n, batch, names);
         }
         kernel = match self.of_keys {
             true => kernel.bind([Arg::Out(1), Arg::Out(2)]).choose("add_to_db", "add_to_db_of_keys"),
             false => kernel.bind([Arg::Out(0)]),
         };
-        let scores = if self.of_keys { [self.columns, self.rows] } else { [self.rows, self.columns] };
-        self.op.scored(kernel, &self.batch, scores, self.io, 5)
+        let scores = if self.of_keys { [self.columns(), self.rows()] } else { [self.rows(), self.columns()] };
+        op.scored(kernel, batch, scores, io, 5)
     }
 
     /// Rows in blocks, each shared by as many invocations: one, or several, which takes subgroups.
     fn tiles(&self, sharers: usize) -> Vec<Kernel> {
+        let &Work { caps, d, e, .. } = self.work;
         // Both tiles together take half of the workgroup memory, so that two workgroups fit.
-        let fit = self.caps.workgroup_memory as usize / 2 / (4 * (self.d + self.e + 4));
+        let fit = caps.workgroup_memory as usize / 2 / (4 * (d + e + 4));
         let tile = fit.clamp(1, TILE);
         let mut kernel = self.kernel("tiles").set("TILE_ROWS", TILE_ROWS).set("TILE", tile).set("SHARE", sharers);
         if sharers > 1 {
             kernel = kernel.choose("of_row", "of_row_of_several");
         }
-        let fill = [self.d, self.e].map(|length| (tile * length / 4).div_ceil(TILE_ROWS) + 1);
-        let groups = self.batch.elements() * self.rows.div_ceil(TILE_ROWS);
+        let fill = [d, e].map(|length| (tile * length / 4).div_ceil(TILE_ROWS) + 1);
+        let groups = self.work.batch.elements() * self.rows().div_ceil(TILE_ROWS);
         self.dispatches(kernel, groups, tile, 1 + fill[0] + fill[1] + tile * 4 + 1)
     }
 
     /// A row for each invocation of a CPU without subgroups.
     fn alone(&self) -> Vec<Kernel> {
         let kernel = alone(self.kernel("tiles")).choose("stats_of_tile", "stats_of_column");
-        self.dispatches(kernel, self.batch.elements() * self.rows.div_ceil(ALONE), ALONE, ALONE + 2)
+        self.dispatches(kernel, self.work.batch.elements() * self.rows().div_ceil(ALONE), ALONE, ALONE + 2)
     }
 
     /// How many invocations share a row on a GPU.
     fn sharers(&self) -> usize {
-        let registers = if self.of_keys { 2 * self.d + 2 * self.e } else { 2 * self.d + self.e };
-        let divides = |n: &usize| self.d.is_multiple_of(4 * n) && self.e.is_multiple_of(4 * n);
-        let all = [1, 2, SHARERS].into_iter().filter(|n| divides(n) && (*n == 1 || self.caps.subgroups));
+        let &Work { caps, d, e, .. } = self.work;
+        let registers = if self.of_keys { 2 * d + 2 * e } else { 2 * d + e };
+        let divides = |n: &usize| d.is_multiple_of(4 * n) && e.is_multiple_of(4 * n);
+        let all = [1, 2, SHARERS].into_iter().filter(|n| divides(n) && (*n == 1 || caps.subgroups));
         all.reduce(|fewer, more| if registers / fewer <= REGISTERS { fewer } else { more }).unwrap_or(1)
     }
 
     /// Rows for each SIMD vector of a CPU.
     fn lanes(&self) -> Vec<Kernel> {
-        let longest = self.d.max(self.e);
-        let rows = if longest > 64 { 4 } else { 8 };
-        let kernel = self.kernel("lanes").set("LANE_ROWS", rows).set("OWN", longest.div_ceil(32));
-        let groups = self.batch.elements() * self.rows.div_ceil(rows);
-        self.dispatches(kernel, groups, 32, 1 + self.d / 4 + 1 + self.e / 4 + 1 + 9 + 9)
+        let &Work { d, e, .. } = self.work;
+        let rows = lane_rows(self.rows());
+        let kernel = self.kernel("lanes").set("LANE_ROWS", rows).set("OWN", d.max(e).div_ceil(32));
+        let groups = self.work.batch.elements() * self.rows().div_ceil(rows);
+        self.dispatches(kernel, groups, 32, 1 + d / 4 + 1 + e / 4 + 1 + 9 + 9)
+    }
+}
+
+impl Work<'_> {
+    /// The kernels of both sides, as far as they are used.
+    fn of_sides(&self, name: &'static str, kernels: &dyn Fn(&Side<'_>) -> Vec<Kernel>) -> Candidate {
+        Candidate::new(name, self.sides().flat_map(|side| kernels(&side)).collect(), Vec::new())
+    }
+
+    fn sides(&self) -> impl Iterator<Item = Side<'_>> {
+        let used = [self.io.used[0], self.io.used[1] || self.io.used[2]];
+        let sides = [false, true].map(|of_keys| Side { work: self, of_keys });
+        sides.into_iter().zip(used).filter(|(_, used)| *used).map(|(side, _)| side)
+    }
+
+    /// Five products, and the shares and scores' gradients in memory between them, where these do not take much of it.
+    fn stored(&self) -> Option<Candidate> {
+        let (io, caps) = (self.io, self.caps);
+        let elements = self.batch.elements() * self.m * self.n;
+        if !self.n.is_multiple_of(4) || elements * 4 > caps.binding as usize / 4 {
+            return None;
+        }
+        let scores = || (Desc::f32([&self.batch[..], &[self.m, self.n]].concat()), None);
+        let input = |n: usize| (io.inputs[n].clone(), io.views[n].clone());
+        let in_place = Kernel::new(shader!("attention_grad.wgsl"), "in_place")
+            .set("END", self.n)
+            .bind([Arg::ScratchOut(0), Arg::ScratchOut(1)])
+            .bind_as("STATS", Arg::In(4))
+            .grid(caps.fold((elements / 4).div_ceil(64)));
+        let in_place = self.op.scored(in_place, &self.batch, [self.m, self.n], io, 5);
+        // Where shares and scores' gradients are, and what they are multiplied by.
+        let (q, k, v, dy, shares, grads) = (0, 1, 2, 3, 0, 1);
+        let (mut kernels, mut scratch) = (Vec::new(), vec![elements * 4; 2]);
+        for (a, b, place) in [(q, k, shares), (dy, v, grads)] {
+            let args = [Arg::In(a), Arg::In(b), Arg::ScratchOut(place)];
+            kernels.extend(matmul::dispatches([false, true], [input(a), input(b)], args, &mut scratch, caps)?);
+        }
+        kernels.push(in_place);
+        for (flip, place, b, out) in [(false, grads, k, 0), (true, grads, q, 1), (true, shares, dy, 2)] {
+            if io.used[out] {
+                let args = [Arg::ScratchIn(place), Arg::In(b), Arg::Out(out)];
+                kernels.extend(matmul::dispatches([flip, false], [scores(), input(b)], args, &mut scratch, caps)?);
+            }
+        }
+        Some(Candidate::new("stored", kernels, scratch))
     }
 }
 
@@ -144,31 +193,22 @@ impl Op for FusedGrad {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let [q, k, v] = [0, 1, 2].map(|n| &io.inputs[n].shape[..]);
-        let rank = q.len();
-        let (m, n, d, e) = (q[rank - 2], k[rank - 2], q[rank - 1], v[rank - 1]);
-        let side = |of_keys: bool| {
-            let (rows, columns) = if of_keys { (n, m) } else { (m, n) };
-            Side { op: &self.0, io, caps, batch: Shape::from(&q[..rank - 2]), of_keys, rows, columns, d, e }
-        };
-        let mut sides = Vec::new();
-        if io.used[0] {
-            sides.push(side(false));
-        }
-        if io.used[1] || io.used[2] {
-            sides.push(side(true));
-        }
-        let of = |name, kernels: &dyn Fn(&Side<'_>) -> Vec<Kernel>| {
-            Candidate::new(name, sides.iter().flat_map(kernels).collect(), Vec::new())
-        };
-        let lanes = (gemm::lanes(caps) == 8).then(|| of("lanes", &|side| side.lanes()));
-        let tiles = of("tiles", &|side| side.tiles(1));
+        let work = Work::new(&self.0, io, caps);
+        let tiles = work.of_sides("tiles", &|side| side.tiles(1));
+        let lanes = (gemm::lanes(caps) == 8).then(|| work.of_sides("lanes", &|side| side.lanes()));
+        let stored = work.stored();
         if caps.cpu {
-            return lanes.into_iter().chain([of("alone", &|side| side.alone()), tiles]).collect();
+            let alone = work.of_sides("alone", &|side| side.alone());
+            let fused = lanes.into_iter().chain([alone]);
+            // Measured: what `lanes` computes twice costs less than memory where heads are small, or half of it is not seen.
+            return match self.0.causal || work.d.max(work.e) < 64 {
+                true => fused.chain(stored).chain([tiles]).collect(),
+                false => stored.into_iter().chain(fused).chain([tiles]).collect(),
+            };
         }
-        let shared = sides.iter().any(|side| side.sharers() > 1);
-        let shared = shared.then(|| of("shared_tiles", &|side| side.tiles(side.sharers())));
-        shared.into_iter().chain([tiles]).chain(lanes).collect()
+        let shared = work.sides().any(|side| side.sharers() > 1);
+        let shared = shared.then(|| work.of_sides("shared_tiles", &|side| side.tiles(side.sharers())));
+        shared.into_iter().chain([tiles]).chain(stored).chain(lanes).collect()
     }
 
     fn reads(&self, n: usize, view: &View) -> bool {

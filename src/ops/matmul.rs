@@ -253,6 +253,35 @@ impl Op for Matmul {
     }
 }
 
+/// The dispatches of a product within another op's candidate, by its preferred kernels: of operands like these, bound as
+/// the first two of `args`, into the third. Scratch buffers of their own go behind those in `scratch`.
+pub(super) fn dispatches(
+    [transpose_a, transpose_b]: [bool; 2],
+    operands: [(Desc, Option<View>); 2],
+    args: [Arg; 3],
+    scratch: &mut Vec<usize>,
+    caps: &Caps,
+) -> Option<Vec<Kernel>> {
+    let op = Matmul { transpose_a, transpose_b };
+    let (inputs, views): (Vec<_>, Vec<_>) = operands.into_iter().unzip();
+    let outputs = op.outputs(&inputs).ok()?;
+    let io = Io { inputs: &inputs, views: &views, outputs: &outputs, used: &[true], state: &[], pack: &[] };
+    let mut candidates = op.candidates(&io, caps).into_iter();
+    let candidate = candidates.find(|candidate| candidate.turns <= caps.turns && candidate.texels.is_empty())?;
+    let (mut kernels, before) = (candidate.kernels, scratch.len());
+    for arg in kernels.iter_mut().flat_map(|kernel| &mut kernel.args) {
+        *arg = match &*arg {
+            Arg::In(n) => args[*n].clone(),
+            Arg::Out(_) => args[2].clone(),
+            Arg::ScratchOut(n) => Arg::ScratchOut(before + *n),
+            Arg::ScratchIn(n) => Arg::ScratchIn(before + *n),
+            other => other.clone(),
+        };
+    }
+    scratch.extend(candidate.scratch);
+    Some(kernels)
+}
+
 impl Tensor {
     /// Matrix product over the last two axes, the others being batches that broadcast; a vector is taken as a row
     /// (left) or a column (right), as in PyTorch. Operands may be f16 ([`DType::F16`]), both or one of them: products and
