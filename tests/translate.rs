@@ -176,7 +176,7 @@ fn attention() -> Function {
         attend(Attention::new().mask(&mask)),
         one.scaled_dot_product_attention(&keys, &keys, &Attention::new()),
     ];
-    with_gradients(&g, outputs, &[&q, &k, &v])
+    with_gradients(&g, outputs, &[&q, &k, &v, &one, &keys])
 }
 
 fn products() -> Function {

@@ -126,7 +126,7 @@ impl Work<'_> {
     }
 
     /// Five products, and the shares and scores' gradients in memory between them, where these do not take much of it.
-    fn stored(&self) -> Option<Candidate> {
+    fn grads_by_products(&self) -> Option<Candidate> {
         let (io, caps) = (self.io, self.caps);
         let elements = self.batch.elements() * self.m * self.n;
         if !self.n.is_multiple_of(4) || elements * 4 > caps.binding as usize / 4 {
@@ -182,7 +182,7 @@ impl Op for FusedGrad {
         let products = &at_scores * self.0.scale;
         let dq = products.matmul(k) + dscores.matmul(&gk);
         let dk = products.matmul_t(q, true, false) + dscores.matmul_t(&gq, true, false);
-        let dv = by_arriving.matmul_t(&dy, true, false);
+        let dv = by_arriving.matmul_t(dy, true, false);
         let ddy = by_arriving.matmul(v) + shares.matmul(&gv);
         let of_stats = |t: Tensor| t.sum(&[-1], false).unsqueeze(0);
         let dsums = -of_stats(&at_scores / row(stats, 1));
@@ -196,7 +196,7 @@ impl Op for FusedGrad {
         let work = Work::new(&self.0, io, caps);
         let tiles = work.of_sides("tiles", &|side| side.tiles(1));
         let lanes = (gemm::lanes(caps) == 8).then(|| work.of_sides("lanes", &|side| side.lanes()));
-        let stored = work.stored();
+        let stored = work.grads_by_products();
         if caps.cpu {
             let alone = work.of_sides("alone", &|side| side.alone());
             let fused = lanes.into_iter().chain([alone]);
