@@ -313,7 +313,8 @@ impl Tensor {
     /// leading axes are alike -> [..., M, E] (Vaswani et al., 2017). A query that sees no key gets zeros.
     ///
     /// Where D and E are multiples of 4 up to 128, no score is stored: gradients compute them again. Only a mask's gradient,
-    /// and a gradient's gradient, store them, [..., M, N], while they need them.
+    /// a gradient's gradient, and kernels that may be faster where they fit into a quarter of a binding, store scores,
+    /// [..., M, N], while they need them.
     ///
     /// ```
     /// use shadegrad::{Graph, ops::Attention};
