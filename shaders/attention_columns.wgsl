@@ -1,5 +1,5 @@
 // What attention's rows meet, its columns: by two operands a and b, of which vec4s are read. Whoever includes this defines
-// `row_of`, the rows' own operands, and `fill_more`, what else a tile holds.
+// `row_of` and `row_place`, the rows' own operands and where they are, and `fill_more`, what else a tile holds.
 // include: attention_scores.wgsl
 
 const COLUMNS = 1u;

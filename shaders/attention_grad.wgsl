@@ -30,7 +30,7 @@ fn own_b_batch(batch: u32) -> u32 {
     return batch;
 }
 
-// A query's largest score, what its shares are multiplied by, and its sum.
+// A query's largest score, what its shares are multiplied by, and the sum of its result times what arrives there.
 fn stats_of(batch: u32, m: u32) -> vec3<f32> {
     let place = batch * QUERIES + min(m, QUERIES - 1u);
     return vec3<f32>(stats[place], 1.0 / stats[BATCHES * QUERIES + place], stats[2u * BATCHES * QUERIES + place]);
@@ -64,7 +64,7 @@ fn add_to_da(place: u32, value: vec4<f32>) {
     if (FIRST == 0u) {
         da[place] = value;
     } else {
-        da[place] += value;
+        da[place] = da[place] + value;
     }
 }
 
@@ -75,7 +75,7 @@ fn add_to_db_of_keys(place: u32, value: vec4<f32>) {
     if (FIRST == 0u) {
         db[place] = value;
     } else {
-        db[place] += value;
+        db[place] = db[place] + value;
     }
 }
 

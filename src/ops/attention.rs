@@ -287,7 +287,7 @@ impl Op for Fused {
         let (m, d, e) = (work.m, work.d, work.e);
         let lanes = (gemm::lanes(caps) == 8).then(|| work.lanes());
         if caps.cpu {
-            return lanes.into_iter().chain([work.alone(), work.tiles(1)]).collect();
+            return lanes.into_iter().chain([work.alone()]).collect();
         }
         let few = (m <= FEW).then(|| work.few());
         let mut tiles = vec![work.tiles(1)];
@@ -313,8 +313,7 @@ impl Tensor {
     /// leading axes are alike -> [..., M, E] (Vaswani et al., 2017). A query that sees no key gets zeros.
     ///
     /// Where D and E are multiples of 4 up to 128, no score is stored: gradients compute them again. Only a mask's gradient,
-    /// a gradient's gradient, and kernels that may be faster where they fit into a quarter of a binding, store scores,
-    /// [..., M, N], while they need them.
+    /// a gradient's gradient, and kernels for scores of up to 32 MiB store them, [..., M, N], while they need them.
     ///
     /// ```
     /// use shadegrad::{Graph, ops::Attention};

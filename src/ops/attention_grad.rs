@@ -15,6 +15,9 @@ const REGISTERS: usize = 96;
 /// The most invocations that share a row. Every device's subgroups are so large.
 const SHARERS: usize = 4;
 
+/// Bytes of scores that are stored at the most, twice.
+const MOST_STORED: usize = 32 << 20;
+
 /// Queries [..., M, D], keys [..., N, D], values [..., N, E], what arrives at the results [..., M, E], statistics
 /// [3, ..., M] - largest scores, sums of exp(score - largest), and sums of results times what arrives at them - and perhaps
 /// a mask, to the gradients of queries, keys and values.
@@ -45,7 +48,7 @@ impl Side<'_> {
         let part = steps.saturating_mul(step).min(columns);
         let kernel = kernel.grid(caps.fold(groups));
         let parts = (0..columns).step_by(part);
-        parts.map(|first| kernel.clone().set("FIRST", first).set("END", (first + part).min(self.columns()))).collect()
+        parts.map(|first| kernel.clone().set("FIRST", first).set("END", (first + part).min(columns))).collect()
     }
 
     fn kernel(&self, entry: &'static str) -> Kernel {
@@ -69,8 +72,7 @@ impl Side<'_> {
             true => kernel.bind([Arg::Out(1), Arg::Out(2)]).choose("add_to_db", "add_to_db_of_keys"),
             false => kernel.bind([Arg::Out(0)]),
         };
-        let scores = if self.of_keys { [self.columns(), self.rows()] } else { [self.rows(), self.columns()] };
-        op.scored(kernel, batch, scores, io, 5)
+        op.scored(kernel, batch, [self.work.m, self.work.n], io, 5)
     }
 
     /// Rows in blocks, each shared by as many invocations: one, or several, which takes subgroups.
@@ -94,10 +96,21 @@ impl Side<'_> {
         self.dispatches(kernel, self.work.batch.elements() * self.rows().div_ceil(ALONE), ALONE, ALONE + 2)
     }
 
+    /// Elements of operands and sums of a row.
+    fn registers(&self) -> usize {
+        2 * self.work.d + if self.of_keys { 2 * self.work.e } else { self.work.e }
+    }
+
+    /// Whether `tiles` suit a GPU: an invocation's registers hold its part of a row, and there are workgroups for many cores.
+    fn fits(&self) -> bool {
+        let groups = self.work.batch.elements() * self.rows().div_ceil(TILE_ROWS);
+        self.registers() / self.sharers() <= 2 * REGISTERS && groups >= 64
+    }
+
     /// How many invocations share a row on a GPU.
     fn sharers(&self) -> usize {
         let &Work { caps, d, e, .. } = self.work;
-        let registers = if self.of_keys { 2 * d + 2 * e } else { 2 * d + e };
+        let registers = self.registers();
         let divides = |n: &usize| d.is_multiple_of(4 * n) && e.is_multiple_of(4 * n);
         let all = [1, 2, SHARERS].into_iter().filter(|n| divides(n) && (*n == 1 || caps.subgroups));
         all.reduce(|fewer, more| if registers / fewer <= REGISTERS { fewer } else { more }).unwrap_or(1)
@@ -107,7 +120,8 @@ impl Side<'_> {
     fn lanes(&self) -> Vec<Kernel> {
         let &Work { d, e, .. } = self.work;
         let rows = lane_rows(self.rows());
-        let kernel = self.kernel("lanes").set("LANE_ROWS", rows).set("OWN", d.max(e).div_ceil(32));
+        let longest = if self.of_keys { d.max(e) } else { d };
+        let kernel = self.kernel("lanes").set("LANE_ROWS", rows).set("OWN", longest.div_ceil(32));
         let groups = self.work.batch.elements() * self.rows().div_ceil(rows);
         self.dispatches(kernel, groups, 32, 1 + d / 4 + 1 + e / 4 + 1 + 9 + 9)
     }
@@ -128,11 +142,12 @@ impl Work<'_> {
     /// Five products, and the shares and scores' gradients in memory between them, where these do not take much of it.
     fn grads_by_products(&self) -> Option<Candidate> {
         let (io, caps) = (self.io, self.caps);
-        let elements = self.batch.elements() * self.m * self.n;
-        if !self.n.is_multiple_of(4) || elements * 4 > caps.binding as usize / 4 {
+        let scores = Desc::f32([&self.batch[..], &[self.m, self.n]].concat());
+        if !self.n.is_multiple_of(4) || !scores.shape.is_countable() || scores.bytes() > MOST_STORED {
             return None;
         }
-        let scores = || (Desc::f32([&self.batch[..], &[self.m, self.n]].concat()), None);
+        let elements = scores.elements();
+        let scores = || (scores.clone(), None);
         let input = |n: usize| (io.inputs[n].clone(), io.views[n].clone());
         let in_place = Kernel::new(shader!("attention_grad.wgsl"), "in_place")
             .set("END", self.n)
@@ -194,21 +209,24 @@ impl Op for FusedGrad {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let work = Work::new(&self.0, io, caps);
-        let tiles = work.of_sides("tiles", &|side| side.tiles(1));
         let lanes = (gemm::lanes(caps) == 8).then(|| work.of_sides("lanes", &|side| side.lanes()));
         let stored = work.grads_by_products();
         if caps.cpu {
-            let alone = work.of_sides("alone", &|side| side.alone());
-            let fused = lanes.into_iter().chain([alone]);
+            let fused = lanes.into_iter().chain([work.of_sides("alone", &|side| side.alone())]);
             // Measured: what `lanes` computes twice costs less than memory where heads are small, or half of it is not seen.
             return match self.0.causal || work.d.max(work.e) < 64 {
-                true => fused.chain(stored).chain([tiles]).collect(),
-                false => stored.into_iter().chain(fused).chain([tiles]).collect(),
+                true => fused.chain(stored).collect(),
+                false => stored.into_iter().chain(fused).collect(),
             };
         }
         let shared = work.sides().any(|side| side.sharers() > 1);
         let shared = shared.then(|| work.of_sides("shared_tiles", &|side| side.tiles(side.sharers())));
-        shared.into_iter().chain([tiles]).chain(stored).chain(lanes).collect()
+        let tiles = work.of_sides("tiles", &|side| side.tiles(1));
+        let fused = shared.into_iter().chain([tiles]);
+        match work.sides().all(|side| side.fits()) {
+            true => fused.chain(stored).chain(lanes).collect(),
+            false => stored.into_iter().chain(fused).chain(lanes).collect(),
+        }
     }
 
     fn reads(&self, n: usize, view: &View) -> bool {
