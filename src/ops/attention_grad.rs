@@ -1,4 +1,4 @@
-//! The gradients of attention, without the matrix of scores in memory either.
+//! The gradients of attention, without the matrix of scores in memory unless it is small.
 
 use super::attention::{ALONE, Fused, Work, alone, in_fours, lane_rows, placed, row};
 use super::{gemm, matmul};
@@ -182,8 +182,8 @@ impl Op for FusedGrad {
         Ok(inputs[..3].to_vec())
     }
 
-    /// With P the shares, A = dY V' - inner what arrives at the scores by way of them, dS = P A the scores' gradient, and
-    /// gQ, gK and gV what arrives at the gradients, these have the sum of dS W + P dY gV' in them, W = gQ K' + Q gK'.
+    /// With P the shares, A = dY V' - inner and what arrives, gQ, gK and gV: the gradient of the sum of all elements of
+    /// P A W + P (dY gV'), where W = SCALE (gQ K' + Q gK'). The largest scores have none: P is the same whatever they are.
     fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
         let [q, k, v, dy, stats] = [0, 1, 2, 3, 4].map(|n| node.x(n));
         let [gq, gk, gv] = [0, 1, 2].map(|n| node.grads[n].clone().unwrap_or_else(|| node.outputs[n].zeros_like()));
