@@ -41,9 +41,25 @@ fn inverse(sum: f32) -> f32 {
     return select(1.0 / sum, 0.0, sum == 0.0);
 }
 
-// The keys that some query up to `m` sees.
-fn keys_until(m: u32) -> u32 {
-    return select(KEYS, min(KEYS, m + 1u), CAUSAL == 1u);
+// What one of several parts of the keys has found goes to memory as it is: sums [PARTS, BATCHES, QUERIES, B4], and largest
+// scores and totals [2, PARTS, BATCHES, QUERIES]. `merge` puts it together.
+fn keep_of_part(place: u32, most: f32, sum: f32) {
+    if (PARTS == 1u) {
+        keep(place, most, sum);
+    } else {
+        stats[place] = most;
+        stats[PARTS * BATCHES * QUERIES + place] = sum;
+    }
+}
+
+fn inverse_of_part(sum: f32) -> f32 {
+    return select(1.0, inverse(sum), PARTS == 1u);
+}
+
+// Behind the last of a part's keys that some query up to `m` sees.
+fn keys_until(part: u32, m: u32) -> u32 {
+    let end = min((part + 1u) * RUN, COLUMNS);
+    return select(end, min(end, m + 1u), CAUSAL == 1u);
 }
 
 // --- `tiles`: for GPUs.
@@ -65,27 +81,28 @@ fn tiles(
 ) {
     let blocks = (QUERIES + TILE_ROWS - 1u) / TILE_ROWS;
     let id = group_index(group, groups);
-    if (id >= blocks * BATCHES) {
+    if (id >= PARTS * BATCHES * blocks) {
         return;
     }
-    let batch = id / blocks;
+    let part = id / (BATCHES * blocks);
+    let batch = id / blocks % BATCHES;
     let m0 = id % blocks * TILE_ROWS;
     let row = m0 + lane / SHARE;
     let m = min(row, QUERIES - 1u);
-    let part = lane % SHARE;
+    let sharer = lane % SHARE;
     var own: array<vec4<f32>, A4 / SHARE>;
     for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-        own[d] = q[(q_batch(batch) + m * Q_ROW) / 4u + d * SHARE + part];
+        own[d] = q[(q_batch(batch) + m * Q_ROW) / 4u + d * SHARE + sharer];
     }
     var sums: array<vec4<f32>, B4 / SHARE>;
     var most = NOTHING;
     var sum = 0.0;
-    for (var n0 = 0u; n0 < keys_until(m0 + TILE_ROWS - 1u); n0 += TILE) {
+    for (var n0 = part * RUN; n0 < keys_until(part, m0 + TILE_ROWS - 1u); n0 += TILE) {
         fill_tile(batch, n0, lane);
         for (var n = 0u; n < TILE; n++) {
             var products = vec4<f32>();
             for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-                products += own[d] * a_of_tile(batch, n0, n, d * SHARE + part);
+                products += own[d] * a_of_tile(batch, n0, n, d * SHARE + sharer);
             }
             let product = of_query((products.x + products.y) + (products.z + products.w));
             let found = score(batch, m, n0 + n, product);
@@ -100,27 +117,25 @@ fn tiles(
             let own_share = share(found, most);
             sum += own_share;
             for (var c = 0u; c < B4 / SHARE; c++) { // unroll
-                sums[c] += own_share * b_of_tile(batch, n0, n, c * SHARE + part);
+                sums[c] += own_share * b_of_tile(batch, n0, n, c * SHARE + sharer);
             }
         }
     }
     if (row >= QUERIES) {
         return;
     }
-    let place = batch * QUERIES + m;
+    let place = (part * BATCHES + batch) * QUERIES + m;
     for (var c = 0u; c < B4 / SHARE; c++) { // unroll
-        y[place * B4 + c * SHARE + part] = sums[c] * inverse(sum);
+        y[place * B4 + c * SHARE + sharer] = sums[c] * inverse_of_part(sum);
     }
-    if (part == 0u) {
-        keep(place, most, sum);
+    if (sharer == 0u) {
+        keep_of_part(place, most, sum);
     }
 }
 
-// --- `few`: for GPUs and a few queries. A workgroup takes one of them and one of PARTS parts of its keys, WIDTH of these
-// at a time: four invocations multiply a key; then each has the share of one key, and at last a vec4 of the sum over every
-// GROUPS-th key. What several parts find goes to memory as it is, and `merge` puts it together.
+// --- `few`: for GPUs and a few queries. A workgroup takes one of them, WIDTH keys at a time: four invocations multiply a
+// key; then each has the share of one key, and at last a vec4 of the sum over every GROUPS-th key.
 
-const PARTS = 1u;
 const GROUPS = WIDTH / B4;
 
 var<workgroup> fours: array<vec4<f32>, WIDTH>;
@@ -154,14 +169,13 @@ fn few(
     }
     let m = id % QUERIES;
     let batch = id / QUERIES % BATCHES;
-    let run = (KEYS + PARTS - 1u) / PARTS;
-    let first = id / (QUERIES * BATCHES) * run;
-    let end = min(first + run, keys_until(m));
+    let part = id / (BATCHES * QUERIES);
+    let end = keys_until(part, m);
     let team = lane / 4u * 4u;
     var result = vec4<f32>();
     var most = NOTHING;
     var own_sum = 0.0;
-    for (var n0 = first; n0 < end; n0 += WIDTH) {
+    for (var n0 = part * RUN; n0 < end; n0 += WIDTH) {
         fours[lane] = quarter_of_products(batch, m, n0 + team, lane % 4u);
         workgroupBarrier();
         let i = lane % 4u;
@@ -189,17 +203,15 @@ fn few(
         for (var g = 0u; g < GROUPS; g++) {
             total += fours[g * B4 + lane];
         }
-        y[id * B4 + lane] = total * select(1.0, inverse(sum), PARTS == 1u);
+        y[id * B4 + lane] = total * inverse_of_part(sum);
     }
-    if (lane == 0u && PARTS == 1u) {
-        keep(id, most, sum);
-    } else if (lane == 0u) {
-        stats[id] = most;
-        stats[PARTS * BATCHES * QUERIES + id] = sum;
+    if (lane == 0u) {
+        keep_of_part(id, most, sum);
     }
 }
 
-// What the parts have found: sums [PARTS, BATCHES, QUERIES, B4], then largest scores and totals [2, PARTS, BATCHES, QUERIES].
+// --- `merge`
+
 @group(0) @binding(0) var<storage, read> part_sums: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> part_stats: array<f32>;
 
@@ -254,10 +266,11 @@ fn lanes(
 ) {
     let blocks = (QUERIES + LANE_ROWS - 1u) / LANE_ROWS;
     let id = group_index(group, groups);
-    if (id >= blocks * BATCHES) {
+    if (id >= PARTS * BATCHES * blocks) {
         return;
     }
-    let batch = id / blocks;
+    let part = id / (BATCHES * blocks);
+    let batch = id / blocks % BATCHES;
     let m0 = id % blocks * LANE_ROWS;
     var most: array<f32, LANE_ROWS>;
     var sum: array<f32, LANE_ROWS>; // of the lane's own keys
@@ -265,7 +278,7 @@ fn lanes(
     for (var r = 0u; r < LANE_ROWS; r++) { // unroll
         most[r] = NOTHING;
     }
-    for (var n0 = 0u; n0 < keys_until(m0 + LANE_ROWS - 1u); n0 += 32u) {
+    for (var n0 = part * RUN; n0 < keys_until(part, m0 + LANE_ROWS - 1u); n0 += 32u) {
         let n = n0 + 4u * lane;
         var scores: array<vec4<f32>, LANE_ROWS>;
         products_of(0u, A4, batch, m0, lane, n, &scores);
@@ -296,14 +309,14 @@ fn lanes(
             own_most = select(own_most, most[other], r == other);
         }
         own_sum = sum_of_lanes(own_sum);
-        let place = batch * QUERIES + m0 + r;
+        let place = (part * BATCHES + batch) * QUERIES + m0 + r;
         for (var c = 0u; c < OWN; c++) { // unroll
             if (lane + 8u * c < B4) {
-                y[place * B4 + lane + 8u * c] = row_of_sums(r, c, &sums) * inverse(own_sum);
+                y[place * B4 + lane + 8u * c] = row_of_sums(r, c, &sums) * inverse_of_part(own_sum);
             }
         }
         if (lane == 0u) {
-            keep(place, own_most, own_sum);
+            keep_of_part(place, own_most, own_sum);
         }
     }
 }

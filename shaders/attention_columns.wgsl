@@ -3,7 +3,8 @@
 // include: attention_scores.wgsl
 
 const COLUMNS = 1u;
-const END = 1u; // behind the last column of this dispatch
+const PARTS = 1u; // of the columns, each for other workgroups
+const RUN = 1u; // columns of a part: whole tiles, or turns, so that none reaches into the next part
 const A4 = 1u; // vec4s of a in a column
 const B4 = 1u;
 const A_ROW = 4u; // elements from one column to the next
@@ -49,11 +50,11 @@ fn fill_tile(batch: u32, column0: u32, lane: u32) {
     // Zeros behind the last: no share of an infinity is 0.
     for (var e = lane; e < TILE * A4; e += TILE_ROWS * SHARE) {
         let value = a[column_place(0u, batch, column0 + e / A4) + e % A4];
-        tile_a[e] = select(vec4<f32>(), value, column0 + e / A4 < END);
+        tile_a[e] = select(vec4<f32>(), value, column0 + e / A4 < COLUMNS);
     }
     for (var e = lane; e < TILE * B4; e += TILE_ROWS * SHARE) {
         let value = b[column_place(1u, batch, column0 + e / B4) + e % B4];
-        tile_b[e] = select(vec4<f32>(), value, column0 + e / B4 < END);
+        tile_b[e] = select(vec4<f32>(), value, column0 + e / B4 < COLUMNS);
     }
     fill_more(batch, column0, lane);
     workgroupBarrier();
@@ -73,12 +74,12 @@ fn fill_nothing(batch: u32, column0: u32, lane: u32) {}
 
 fn a_of_column(batch: u32, column0: u32, c: u32, i: u32) -> vec4<f32> {
     let value = a[column_place(0u, batch, column0 + c) + i];
-    return select(vec4<f32>(), value, column0 + c < END);
+    return select(vec4<f32>(), value, column0 + c < COLUMNS);
 }
 
 fn b_of_column(batch: u32, column0: u32, c: u32, i: u32) -> vec4<f32> {
     let value = b[column_place(1u, batch, column0 + c) + i];
-    return select(vec4<f32>(), value, column0 + c < END);
+    return select(vec4<f32>(), value, column0 + c < COLUMNS);
 }
 
 // --- Lanes: a workgroup is one SIMD vector of 8 lanes and takes LANE_ROWS rows. Of 32 columns at a time each lane has four
@@ -140,7 +141,7 @@ fn add_columns(
             for (var i = 0u; i < 4u; i++) { // unroll
                 let column = column0 + 4u * turn + i;
                 let value = column_of(which, column_place(which, batch, column) + min(lane + 8u * c, vectors - 1u));
-                values[i] = select(vec4<f32>(), value, column < END);
+                values[i] = select(vec4<f32>(), value, column < COLUMNS);
             }
             for (var r = 0u; r < LANE_ROWS; r++) { // unroll
                 for (var i = 0u; i < 4u; i++) { // unroll

@@ -9,7 +9,6 @@
 
 const OF_KEYS = 0u; // 1: rows are keys, columns queries
 const ROWS = 1u;
-const FIRST = 0u; // column of this dispatch: what those before it have found is added to
 const OWN_A_ROW = 4u; // elements from one row to the next
 const OWN_B_ROW = 4u;
 
@@ -18,8 +17,10 @@ const OWN_B_ROW = 4u;
 const STATS = 4u;
 // [3, BATCHES, QUERIES]: the largest scores, the sums of exp(score - largest), those of results times what arrives.
 @group(0) @binding(STATS) var<storage, read> stats: array<f32>;
-@group(0) @binding(5) var<storage, read_write> da: array<vec4<f32>>; // [BATCHES, ROWS, A4]
-@group(0) @binding(6) var<storage, read_write> db: array<vec4<f32>>; // [BATCHES, ROWS, B4], of keys
+const DA = 5u;
+const DB = 6u;
+@group(0) @binding(DA) var<storage, read_write> da: array<vec4<f32>>; // [PARTS, BATCHES, ROWS, A4]
+@group(0) @binding(DB) var<storage, read_write> db: array<vec4<f32>>; // [PARTS, BATCHES, ROWS, B4], of keys
 
 // Where a batch begins.
 fn own_a_batch(batch: u32) -> u32 {
@@ -36,14 +37,15 @@ fn stats_of(batch: u32, m: u32) -> vec3<f32> {
     return vec3<f32>(stats[place], 1.0 / stats[BATCHES * QUERIES + place], stats[2u * BATCHES * QUERIES + place]);
 }
 
-// The share of a key in a query's result, from their product.
+// The share of a key in a query's result, from their product. Of what is not seen it is 0 whatever the query's sum.
 fn share_of(batch: u32, row: u32, column: u32, product: f32, stat: vec3<f32>) -> f32 {
     let m = select(row, column, OF_KEYS == 1u);
     let n = select(column, row, OF_KEYS == 1u);
-    if (column >= END) {
+    if (column >= COLUMNS) {
         return 0.0;
     }
-    return share(score(batch, m, n, product), stat.x) * stat.y;
+    let found = share(score(batch, m, n, product), stat.x);
+    return select(found * stat.y, 0.0, found == 0.0);
 }
 
 // The gradient of a product, from what arrives at its share. What has no share has none, whatever arrives.
@@ -51,32 +53,21 @@ fn grad_of(own_share: f32, arriving: f32, stat: vec3<f32>) -> f32 {
     return select(SCALE * own_share * (arriving - stat.z), 0.0, own_share == 0.0);
 }
 
-// The columns of this dispatch that may count for rows `first` to `last`.
-fn columns_from(first: u32) -> u32 {
-    return select(FIRST, max(FIRST, first), CAUSAL == 1u && OF_KEYS == 1u);
+// The columns of a part that may count for rows `first` to `last`, from a whole step on.
+fn columns_from(part: u32, first: u32, step: u32) -> u32 {
+    return select(part * RUN, max(part * RUN, first / step * step), CAUSAL == 1u && OF_KEYS == 1u);
 }
 
-fn columns_until(last: u32) -> u32 {
-    return select(END, min(END, last + 1u), CAUSAL == 1u && OF_KEYS == 0u);
-}
-
-fn add_to_da(place: u32, value: vec4<f32>) {
-    if (FIRST == 0u) {
-        da[place] = value;
-    } else {
-        da[place] = da[place] + value;
-    }
+fn columns_until(part: u32, last: u32) -> u32 {
+    let end = min((part + 1u) * RUN, COLUMNS);
+    return select(end, min(end, last + 1u), CAUSAL == 1u && OF_KEYS == 0u);
 }
 
 // Queries have no second sums.
-fn add_to_db(place: u32, value: vec4<f32>) {}
+fn keep_db(place: u32, value: vec4<f32>) {}
 
-fn add_to_db_of_keys(place: u32, value: vec4<f32>) {
-    if (FIRST == 0u) {
-        db[place] = value;
-    } else {
-        db[place] = db[place] + value;
-    }
+fn keep_db_of_keys(place: u32, value: vec4<f32>) {
+    db[place] = value;
 }
 
 // --- `tiles`: for GPUs.
@@ -118,34 +109,36 @@ fn tiles(
 ) {
     let blocks = (ROWS + TILE_ROWS - 1u) / TILE_ROWS;
     let id = group_index(group, groups);
-    if (id >= blocks * BATCHES) {
+    if (id >= PARTS * BATCHES * blocks) {
         return;
     }
-    let batch = id / blocks;
+    let part = id / (BATCHES * blocks);
+    let batch = id / blocks % BATCHES;
     let row0 = id % blocks * TILE_ROWS;
     let row = min(row0 + lane / SHARE, ROWS - 1u);
-    let part = lane % SHARE;
+    let sharer = lane % SHARE;
     var row_a: array<vec4<f32>, A4 / SHARE>;
     for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-        row_a[d] = own_a[(own_a_batch(batch) + row * OWN_A_ROW) / 4u + d * SHARE + part];
+        row_a[d] = own_a[(own_a_batch(batch) + row * OWN_A_ROW) / 4u + d * SHARE + sharer];
     }
     var row_b: array<vec4<f32>, B4 / SHARE>;
     for (var e = 0u; e < B4 / SHARE; e++) { // unroll
-        row_b[e] = own_b[(own_b_batch(batch) + row * OWN_B_ROW) / 4u + e * SHARE + part];
+        row_b[e] = own_b[(own_b_batch(batch) + row * OWN_B_ROW) / 4u + e * SHARE + sharer];
     }
     var stat = stats_of(batch, row);
     var a_sums: array<vec4<f32>, A4 / SHARE>;
     var b_sums: array<vec4<f32>, B4 / SHARE>;
-    for (var column0 = columns_from(row0); column0 < columns_until(row0 + TILE_ROWS - 1u); column0 += TILE) {
+    let end = columns_until(part, row0 + TILE_ROWS - 1u);
+    for (var column0 = columns_from(part, row0, TILE); column0 < end; column0 += TILE) {
         fill_tile(batch, column0, lane);
         for (var c = 0u; c < TILE; c++) {
             var products = vec4<f32>();
             for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-                products += row_a[d] * a_of_tile(batch, column0, c, d * SHARE + part);
+                products += row_a[d] * a_of_tile(batch, column0, c, d * SHARE + sharer);
             }
             var arriving = vec4<f32>();
             for (var e = 0u; e < B4 / SHARE; e++) { // unroll
-                arriving += row_b[e] * b_of_tile(batch, column0, c, e * SHARE + part);
+                arriving += row_b[e] * b_of_tile(batch, column0, c, e * SHARE + sharer);
             }
             let both = (vec2<f32>(products.x, arriving.x) + vec2<f32>(products.y, arriving.y))
                 + (vec2<f32>(products.z, arriving.z) + vec2<f32>(products.w, arriving.w));
@@ -156,11 +149,11 @@ fn tiles(
             let own_share = share_of(batch, row, column0 + c, found.x, stat);
             let grad = grad_of(own_share, found.y, stat);
             for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-                a_sums[d] += grad * a_of_tile(batch, column0, c, d * SHARE + part);
+                a_sums[d] += grad * a_of_tile(batch, column0, c, d * SHARE + sharer);
             }
             if (OF_KEYS == 1u) {
                 for (var e = 0u; e < B4 / SHARE; e++) { // unroll
-                    b_sums[e] += own_share * b_of_tile(batch, column0, c, e * SHARE + part);
+                    b_sums[e] += own_share * b_of_tile(batch, column0, c, e * SHARE + sharer);
                 }
             }
         }
@@ -168,13 +161,13 @@ fn tiles(
     if (row0 + lane / SHARE >= ROWS) {
         return;
     }
-    let place = batch * ROWS + row;
+    let place = (part * BATCHES + batch) * ROWS + row;
     for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-        add_to_da(place * A4 + d * SHARE + part, a_sums[d]);
+        da[place * A4 + d * SHARE + sharer] = a_sums[d];
     }
     if (OF_KEYS == 1u) {
         for (var e = 0u; e < B4 / SHARE; e++) { // unroll
-            add_to_db(place * B4 + e * SHARE + part, b_sums[e]);
+            keep_db(place * B4 + e * SHARE + sharer, b_sums[e]);
         }
     }
 }
@@ -201,10 +194,11 @@ fn lanes(
 ) {
     let blocks = (ROWS + LANE_ROWS - 1u) / LANE_ROWS;
     let id = group_index(group, groups);
-    if (id >= blocks * BATCHES) {
+    if (id >= PARTS * BATCHES * blocks) {
         return;
     }
-    let batch = id / blocks;
+    let part = id / (BATCHES * blocks);
+    let batch = id / blocks % BATCHES;
     let row0 = id % blocks * LANE_ROWS;
     var own_stats: array<vec3<f32>, EIGHTS>;
     for (var e = 0u; e < EIGHTS; e++) { // unroll
@@ -212,7 +206,8 @@ fn lanes(
     }
     var a_sums: array<vec4<f32>, LANE_ROWS * OWN>;
     var b_sums: array<vec4<f32>, LANE_ROWS * OWN>;
-    for (var column0 = columns_from(row0); column0 < columns_until(row0 + LANE_ROWS - 1u); column0 += 32u) {
+    let end = columns_until(part, row0 + LANE_ROWS - 1u);
+    for (var column0 = columns_from(part, row0, 32u); column0 < end; column0 += 32u) {
         let column = column0 + 4u * lane;
         var shares: array<vec4<f32>, LANE_ROWS>;
         products_of(0u, A4, batch, row0, lane, column, &shares);
@@ -237,13 +232,13 @@ fn lanes(
         }
     }
     for (var r = 0u; r < min(LANE_ROWS, ROWS - row0); r++) {
-        let place = batch * ROWS + row0 + r;
+        let place = (part * BATCHES + batch) * ROWS + row0 + r;
         for (var c = 0u; c < OWN; c++) { // unroll
             if (lane + 8u * c < A4) {
-                add_to_da(place * A4 + lane + 8u * c, row_of_sums(r, c, &a_sums));
+                da[place * A4 + lane + 8u * c] = row_of_sums(r, c, &a_sums);
             }
             if (OF_KEYS == 1u && lane + 8u * c < B4) {
-                add_to_db(place * B4 + lane + 8u * c, row_of_sums(r, c, &b_sums));
+                keep_db(place * B4 + lane + 8u * c, row_of_sums(r, c, &b_sums));
             }
         }
     }

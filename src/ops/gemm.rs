@@ -334,11 +334,16 @@ pub(crate) fn split(
     if splits == 1 {
         return Candidate::single(name, kernel.bind([Arg::Out(0)]).bind(behind.iter().cloned()));
     }
-    let sum = Kernel::new(shader!("splits.wgsl"), "sum_splits")
-        .set("COUNT", count)
-        .set("SPLITS", splits)
-        .bind([Arg::ScratchIn(0), Arg::Out(0)])
-        .grid(caps.fold(count.div_ceil(64)));
+    let sum = sum_splits([Arg::ScratchIn(0), Arg::Out(0)], count, splits, caps);
     let kernel = kernel.bind([Arg::ScratchOut(0)]).bind(behind.iter().cloned());
     Candidate::new(name, vec![kernel, sum], vec![count * splits * 4])
+}
+
+/// Sums parts [splits, count], in order, to [count].
+pub(crate) fn sum_splits([parts, sums]: [Arg; 2], count: usize, splits: usize, caps: &Caps) -> Kernel {
+    Kernel::new(shader!("splits.wgsl"), "sum_splits")
+        .set("COUNT", count)
+        .set("SPLITS", splits)
+        .bind([parts, sums])
+        .grid(caps.fold(count.div_ceil(64)))
 }

@@ -25,7 +25,6 @@
 
 mod assign;
 mod attention;
-mod attention_grad;
 mod batch_norm;
 mod binary;
 mod conv2d;

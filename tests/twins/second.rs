@@ -170,26 +170,39 @@ fn of_norms() {
 fn of_attention() {
     let mut random = Random::new(57);
     for (d, causal) in [(4, true), (8, false), (3, false)] {
-        let arrays = [(5, d), (6, d), (6, 4), (5, 4)].map(|(rows, columns)| random.normal([2, rows, columns]));
+        let mut arrays =
+            [(5, d), (6, d), (6, 4), (5, 6), (5, 4)].map(|(rows, columns)| random.normal([2, rows, columns]));
+        // One pair is not seen.
+        *arrays[3].at_mut(&[1, 2, 1]) = f64::NEG_INFINITY;
         let g = Graph::new();
-        let [tq, tk, tv, tdy] = [0, 1, 2, 3].map(|n| g.input(arrays[n].shape.as_slice()));
-        let y = tq.scaled_dot_product_attention(&tk, &tv, &Attention::new().causal(causal).scale(0.5));
-        let grads = g.grad_from(&[(y, tdy.clone())], [&tq, &tk, &tv]);
-        let inputs: Vec<(Tensor, Array)> = [tq, tk, tv, tdy].into_iter().zip(arrays).collect();
-        let twin = twin("scaled_dot_product_attention", &json!({"causal": causal, "scale": 0.5})).expect("a twin");
-        let names = ["q", "k", "v", "dy"];
+        let [tq, tk, tv, tmask, tdy] = [0, 1, 2, 3, 4].map(|n| g.input(arrays[n].shape.as_slice()));
+        let y = tq.scaled_dot_product_attention(&tk, &tv, &Attention::new().causal(causal).scale(0.5).mask(&tmask));
+        let grads = g.grad_from(&[(y, tdy.clone())], [&tq, &tk, &tv, &tmask]);
+        let lines: Vec<Tensor> = grads.iter().map(|grad| grad.reshape([grad.elements()])).collect();
+        let all = lines[0].concat(&lines[1..].iter().collect::<Vec<_>>(), 0);
+        let inputs: Vec<(Tensor, Array)> = [tq, tk, tv, tmask, tdy].into_iter().zip(arrays).collect();
+        let attrs = json!({"causal": causal, "scale": 0.5, "mask": "float"});
+        let twin = twin("scaled_dot_product_attention", &attrs).expect("a twin");
+        let names = ["q", "k", "v", "mask", "dy"];
+        let grads_where = |by: &str, changed: &Array| {
+            let all = names.iter().zip(&inputs).map(|(name, (_, array))| (name.to_string(), array.clone()));
+            let mut all: Named = all.collect();
+            all.insert(by.to_string(), changed.clone());
+            let dy = all.remove("dy").expect("what arrives");
+            twin.grads(&all, &dy).expect("a gradient")
+        };
+        for (n, by) in names.iter().enumerate() {
+            let slope = |changed: &Array| {
+                let grads = grads_where(by, changed);
+                let all: Vec<f64> = names[..4].iter().flat_map(|of| grads[*of].data.clone()).collect();
+                Array::new([all.len()], all)
+            };
+            check_second(&format!("attention, {d}: all, {by}"), &inputs, n, &all, &slope);
+        }
+        // Each alone: nothing arrives at the others.
         for (first, of) in grads.iter().zip(names) {
-            // The gradient of the values does not depend on them.
-            for (n, by) in names.iter().enumerate().filter(|(_, by)| (of, **by) != ("v", "v")) {
-                let slope = |changed: &Array| {
-                    let all = names.iter().zip(&inputs).map(|(name, (_, array))| (name.to_string(), array.clone()));
-                    let mut all: Named = all.collect();
-                    all.insert(by.to_string(), changed.clone());
-                    let dy = all.remove("dy").expect("what arrives");
-                    twin.grads(&all, &dy).expect("a gradient").remove(of).expect("of one input")
-                };
-                check_second(&format!("attention, {d}: {of}, {by}"), &inputs, n, first, &slope);
-            }
+            let slope = |changed: &Array| grads_where("k", changed).remove(of).expect("of one input");
+            check_second(&format!("attention, {d}: {of}"), &inputs, 1, first, &slope);
         }
     }
 }

@@ -186,7 +186,7 @@ fn product_twin(op: &str, attrs: Attrs) -> Option<Twin> {
         "scaled_dot_product_attention" => {
             let attention = Attention::new(attrs);
             let twin = Twin::new(move |x| attention.forward(x));
-            Some(twin.vjp(["q", "k", "v"], move |x, dy| attention.vjp(x, dy)))
+            Some(Twin { vjp: Some(Box::new(move |x, dys| attention.vjp(x, &dys["y"]))), ..twin })
         }
         "linear" => {
             let twin = Twin::new(|x| linear(&x["x"], &x["weight"], x.get("bias")));

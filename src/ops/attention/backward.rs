@@ -1,19 +1,18 @@
 //! The gradients of attention, without the matrix of scores in memory unless it is small.
 
-use super::attention::{ALONE, Fused, Work, alone, in_fours, lane_rows, placed, row};
-use super::{gemm, matmul};
+use super::{ALONE, Fused, TILE_ROWS, Work, in_fours, lane_rows, row, without_tiles};
 use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Tensor, View};
+use crate::ops::{gemm, matmul};
 use crate::shader;
-
-/// Rows that a workgroup of a GPU takes, and the most columns that it shares at a time.
-const TILE_ROWS: usize = 64;
-const TILE: usize = 32;
 
 /// Elements of operands and sums that an invocation is to keep in registers.
 const REGISTERS: usize = 96;
 
 /// The most invocations that share a row. Every device's subgroups are so large.
 const SHARERS: usize = 4;
+
+/// Workgroups without which tiles leave most of a GPU idle.
+const FEWEST_GROUPS: usize = 64;
 
 /// Bytes of scores that are stored at the most, twice.
 const MOST_STORED: usize = 32 << 20;
@@ -36,23 +35,45 @@ impl Side<'_> {
     }
 
     fn columns(&self) -> usize {
-        if self.of_keys { self.work.m } else { self.work.n }
+        if self.of_keys { self.work.m } else { self.work.seen_keys() }
     }
 
-    /// One dispatch, or several for parts of the columns where a driver stops loops of so many turns; `turns` are what
-    /// `step` columns take.
-    fn dispatches(&self, kernel: Kernel, groups: usize, step: usize, turns: usize) -> Vec<Kernel> {
-        let (caps, columns) = (self.work.caps, self.columns());
-        // Besides there are the loop's own end and the one that stores rows.
-        let steps = (caps.turns.saturating_sub(32) / turns).max(1);
-        let part = steps.saturating_mul(step).min(columns);
-        let kernel = kernel.grid(caps.fold(groups));
-        let parts = (0..columns).step_by(part);
-        parts.map(|first| kernel.clone().set("FIRST", first).set("END", (first + part).min(columns))).collect()
+    /// Rows of all batches in blocks of so many, a workgroup for each.
+    fn groups(&self, rows: usize) -> usize {
+        self.work.batch.elements() * self.rows().div_ceil(rows)
+    }
+
+    /// `kernel` over the columns, `step` of which take `turns`: all in one dispatch of so many workgroups, or in parts and
+    /// other dispatches that add these.
+    fn in_parts(
+        &self,
+        kernel: Kernel,
+        groups: usize,
+        [step, turns]: [usize; 2],
+        scratch: &mut Vec<usize>,
+    ) -> Vec<Kernel> {
+        let &Work { caps, io, ref batch, d, e, .. } = self.work;
+        let [run, parts] = self.work.parts(self.columns(), groups, [step, turns]);
+        let outs = if self.of_keys { &[("DA", 1, d), ("DB", 2, e)][..] } else { &[("DA", 0, d)] };
+        let mut kernel = kernel.set("RUN", run).set("PARTS", parts).grid(caps.fold(groups * parts));
+        let mut sums = Vec::new();
+        for &(name, out, length) in outs {
+            if parts == 1 {
+                kernel = kernel.bind_as(name, Arg::Out(out));
+                continue;
+            }
+            let (count, place) = (batch.elements() * self.rows() * length, scratch.len());
+            scratch.push(parts * count * 4);
+            kernel = kernel.bind_as(name, Arg::ScratchOut(place));
+            if io.used[out] {
+                sums.push(gemm::sum_splits([Arg::ScratchIn(place), Arg::Out(out)], count, parts, caps));
+            }
+        }
+        [vec![kernel], sums].concat()
     }
 
     fn kernel(&self, entry: &'static str) -> Kernel {
-        let &Work { op, io, ref batch, d, e, .. } = self.work;
+        let &Work { d, e, .. } = self.work;
         let (query_like, key_like) = ([0, 3], [1, 2]);
         let (own, others) = if self.of_keys { (key_like, query_like) } else { (query_like, key_like) };
         let [a, b, own_a, own_b] = [others[0], others[1], own[0], own[1]];
@@ -66,34 +87,38 @@ impl Side<'_> {
         let names =
             [["A_ROW", "a_batch"], ["B_ROW", "b_batch"], ["OWN_A_ROW", "own_a_batch"], ["OWN_B_ROW", "own_b_batch"]];
         for (n, names) in [a, b, own_a, own_b].into_iter().zip(names) {
-            kernel = placed(kernel, io, n, batch, names);
+            kernel = self.work.placed(kernel, n, names);
         }
-        kernel = match self.of_keys {
-            true => kernel.bind([Arg::Out(1), Arg::Out(2)]).choose("add_to_db", "add_to_db_of_keys"),
-            false => kernel.bind([Arg::Out(0)]),
-        };
-        op.scored(kernel, batch, [self.work.m, self.work.n], io, 5)
+        if self.of_keys {
+            kernel = kernel.choose("keep_db", "keep_db_of_keys");
+        }
+        self.work.scored(kernel, 5)
     }
 
     /// Rows in blocks, each shared by as many invocations: one, or several, which takes subgroups.
-    fn tiles(&self, sharers: usize) -> Vec<Kernel> {
-        let &Work { caps, d, e, .. } = self.work;
-        // Both tiles together take half of the workgroup memory, so that two workgroups fit.
-        let fit = caps.workgroup_memory as usize / 2 / (4 * (d + e + 4));
-        let tile = fit.clamp(1, TILE);
+    fn tiles(&self, sharers: usize, scratch: &mut Vec<usize>) -> Vec<Kernel> {
+        let tile = self.work.tile(4);
         let mut kernel = self.kernel("tiles").set("TILE_ROWS", TILE_ROWS).set("TILE", tile).set("SHARE", sharers);
         if sharers > 1 {
             kernel = kernel.choose("of_row", "of_row_of_several");
         }
-        let fill = [d, e].map(|length| (tile * length / 4).div_ceil(TILE_ROWS) + 1);
-        let groups = self.work.batch.elements() * self.rows().div_ceil(TILE_ROWS);
-        self.dispatches(kernel, groups, tile, 1 + fill[0] + fill[1] + tile * 4 + 1)
+        let turns = 1 + self.work.fill(tile) + tile * 4 + 1;
+        self.in_parts(kernel, self.groups(TILE_ROWS), [tile, turns], scratch)
     }
 
     /// A row for each invocation of a CPU without subgroups.
-    fn alone(&self) -> Vec<Kernel> {
-        let kernel = alone(self.kernel("tiles")).choose("stats_of_tile", "stats_of_column");
-        self.dispatches(kernel, self.work.batch.elements() * self.rows().div_ceil(ALONE), ALONE, ALONE + 2)
+    fn alone(&self, scratch: &mut Vec<usize>) -> Vec<Kernel> {
+        let kernel = without_tiles(self.kernel("tiles")).choose("stats_of_tile", "stats_of_column");
+        self.in_parts(kernel, self.groups(ALONE), [ALONE, ALONE + 2], scratch)
+    }
+
+    /// Rows for each SIMD vector of a CPU.
+    fn lanes(&self, scratch: &mut Vec<usize>) -> Vec<Kernel> {
+        let &Work { d, e, .. } = self.work;
+        let rows = lane_rows(self.rows());
+        let longest = if self.of_keys { d.max(e) } else { d };
+        let kernel = self.kernel("lanes").set("LANE_ROWS", rows).set("OWN", longest.div_ceil(32));
+        self.in_parts(kernel, self.groups(rows), [32, 1 + d / 4 + 1 + e / 4 + 1 + 9 + 9], scratch)
     }
 
     /// Elements of operands and sums of a row.
@@ -103,8 +128,10 @@ impl Side<'_> {
 
     /// Whether `tiles` suit a GPU: an invocation's registers hold its part of a row, and there are workgroups for many cores.
     fn fits(&self) -> bool {
-        let groups = self.work.batch.elements() * self.rows().div_ceil(TILE_ROWS);
-        self.registers() / self.sharers() <= 2 * REGISTERS && groups >= 64
+        let groups = self.groups(TILE_ROWS);
+        // Of any step: what it takes is the same.
+        let [_, parts] = self.work.parts(self.columns(), groups, [TILE_ROWS, 1]);
+        self.registers() / self.sharers() <= 2 * REGISTERS && groups * parts >= FEWEST_GROUPS
     }
 
     /// How many invocations share a row on a GPU.
@@ -115,22 +142,14 @@ impl Side<'_> {
         let all = [1, 2, SHARERS].into_iter().filter(|n| divides(n) && (*n == 1 || caps.subgroups));
         all.reduce(|fewer, more| if registers / fewer <= REGISTERS { fewer } else { more }).unwrap_or(1)
     }
-
-    /// Rows for each SIMD vector of a CPU.
-    fn lanes(&self) -> Vec<Kernel> {
-        let &Work { d, e, .. } = self.work;
-        let rows = lane_rows(self.rows());
-        let longest = if self.of_keys { d.max(e) } else { d };
-        let kernel = self.kernel("lanes").set("LANE_ROWS", rows).set("OWN", longest.div_ceil(32));
-        let groups = self.work.batch.elements() * self.rows().div_ceil(rows);
-        self.dispatches(kernel, groups, 32, 1 + d / 4 + 1 + e / 4 + 1 + 9 + 9)
-    }
 }
 
 impl Work<'_> {
     /// The kernels of both sides, as far as they are used.
-    fn of_sides(&self, name: &'static str, kernels: &dyn Fn(&Side<'_>) -> Vec<Kernel>) -> Candidate {
-        Candidate::new(name, self.sides().flat_map(|side| kernels(&side)).collect(), Vec::new())
+    fn of_sides(&self, name: &'static str, kernels: &dyn Fn(&Side<'_>, &mut Vec<usize>) -> Vec<Kernel>) -> Candidate {
+        let mut scratch = Vec::new();
+        let kernels = self.sides().flat_map(|side| kernels(&side, &mut scratch)).collect();
+        Candidate::new(name, kernels, scratch)
     }
 
     fn sides(&self) -> impl Iterator<Item = Side<'_>> {
@@ -150,11 +169,11 @@ impl Work<'_> {
         let scores = || (scores.clone(), None);
         let input = |n: usize| (io.inputs[n].clone(), io.views[n].clone());
         let in_place = Kernel::new(shader!("attention_grad.wgsl"), "in_place")
-            .set("END", self.n)
+            .set("COLUMNS", self.n)
             .bind([Arg::ScratchOut(0), Arg::ScratchOut(1)])
             .bind_as("STATS", Arg::In(4))
             .grid(caps.fold((elements / 4).div_ceil(64)));
-        let in_place = self.op.scored(in_place, &self.batch, [self.m, self.n], io, 5);
+        let in_place = self.scored(in_place, 5);
         // Where shares and scores' gradients are, and what they are multiplied by.
         let (q, k, v, dy, shares, grads) = (0, 1, 2, 3, 0, 1);
         let (mut kernels, mut scratch) = (Vec::new(), vec![elements * 4; 2]);
@@ -186,33 +205,36 @@ impl Op for FusedGrad {
     /// P A W + P (dY gV'), where W = SCALE (gQ K' + Q gK'). The largest scores have none: P is the same whatever they are.
     fn grad(&self, node: &Backward<'_>) -> Vec<Option<Tensor>> {
         let [q, k, v, dy, stats] = [0, 1, 2, 3, 4].map(|n| node.x(n));
-        let [gq, gk, gv] = [0, 1, 2].map(|n| node.grads[n].clone().unwrap_or_else(|| node.outputs[n].zeros_like()));
-        let mask = node.inputs.get(5);
+        let [gq, gk, gv] = [0, 1, 2].map(|n| node.grads[n].as_ref());
+        let (mask, scale) = (node.inputs.get(5), self.0.scale);
         let shares = self.0.shares(q, k, mask, stats);
         let arriving = dy.matmul_t(v, false, true) - row(stats, 2);
-        let dscores = &shares * &arriving * self.0.scale;
-        let by_scores = (gq.matmul_t(k, false, true) + q.matmul_t(&gk, false, true)) * self.0.scale;
-        let by_arriving = &shares * &by_scores;
-        let at_scores = &shares * (by_scores * arriving + dy.matmul_t(&gv, false, true));
-        let products = &at_scores * self.0.scale;
-        let dq = products.matmul(k) + dscores.matmul(&gk);
-        let dk = products.matmul_t(q, true, false) + dscores.matmul_t(&gq, true, false);
-        let dv = by_arriving.matmul_t(dy, true, false);
-        let ddy = by_arriving.matmul(v) + shares.matmul(&gv);
-        let of_stats = |t: Tensor| t.sum(&[-1], false).unsqueeze(0);
-        let dsums = -of_stats(&at_scores / row(stats, 1));
-        let dstats = dsums.zeros_like().concat(&[&dsums, &-of_stats(by_arriving)], 0);
-        let mut grads = vec![Some(dq), Some(dk), Some(dv), Some(ddy), Some(dstats)];
-        grads.extend(mask.map(|mask| Some(at_scores.sum_to(&mask.desc().shape))));
-        grads
+        let dscores = &shares * &arriving * scale;
+        let by_scores = plus(gq.map(|gq| gq.matmul_t(k, false, true)), gk.map(|gk| q.matmul_t(gk, false, true)));
+        let by_arriving = by_scores.map(|w| &shares * w * scale);
+        let by_values = gv.map(|gv| &shares * dy.matmul_t(gv, false, true));
+        let Some(at_scores) = plus(by_arriving.as_ref().map(|g| g * &arriving), by_values) else {
+            return vec![None; node.inputs.len()];
+        };
+        let products = &at_scores * scale;
+        let dq = plus(Some(products.matmul(k)), gk.map(|gk| dscores.matmul(gk)));
+        let dk = plus(Some(products.matmul_t(q, true, false)), gq.map(|gq| dscores.matmul_t(gq, true, false)));
+        let dv = by_arriving.as_ref().map(|g| g.matmul_t(dy, true, false));
+        let ddy = plus(by_arriving.as_ref().map(|g| g.matmul(v)), gv.map(|gv| shares.matmul(gv)));
+        let of_stats = |t: &Tensor| t.sum(&[-1], false).unsqueeze(0);
+        let dsums = -of_stats(&(&at_scores / row(stats, 1)));
+        let none = dsums.zeros_like();
+        let dinner = by_arriving.map_or_else(|| none.clone(), |g| -of_stats(&g));
+        let dmask = mask.map(|mask| Some(at_scores.sum_to(&mask.desc().shape)));
+        [dq, dk, dv, ddy, Some(none.concat(&[&dsums, &dinner], 0))].into_iter().chain(dmask).collect()
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let work = Work::new(&self.0, io, caps);
-        let lanes = (gemm::lanes(caps) == 8).then(|| work.of_sides("lanes", &|side| side.lanes()));
+        let lanes = (gemm::lanes(caps) == 8).then(|| work.of_sides("lanes", &|side, scratch| side.lanes(scratch)));
         let stored = work.grads_by_products();
         if caps.cpu {
-            let fused = lanes.into_iter().chain([work.of_sides("alone", &|side| side.alone())]);
+            let fused = lanes.into_iter().chain([work.of_sides("alone", &|side, scratch| side.alone(scratch))]);
             // Measured: what `lanes` computes twice costs less than memory where heads are small, or half of it is not seen.
             return match self.0.causal || work.d.max(work.e) < 64 {
                 true => fused.chain(stored).collect(),
@@ -220,8 +242,9 @@ impl Op for FusedGrad {
             };
         }
         let shared = work.sides().any(|side| side.sharers() > 1);
-        let shared = shared.then(|| work.of_sides("shared_tiles", &|side| side.tiles(side.sharers())));
-        let tiles = work.of_sides("tiles", &|side| side.tiles(1));
+        let shared =
+            shared.then(|| work.of_sides("shared_tiles", &|side, scratch| side.tiles(side.sharers(), scratch)));
+        let tiles = work.of_sides("tiles", &|side, scratch| side.tiles(1, scratch));
         let fused = shared.into_iter().chain([tiles]);
         match work.sides().all(|side| side.fits()) {
             true => fused.chain(stored).chain(lanes).collect(),
@@ -237,5 +260,13 @@ impl Op for FusedGrad {
     fn flops(&self, inputs: &[Desc], _outputs: &[Desc]) -> u64 {
         let (q, v) = (&inputs[0].shape, &inputs[2].shape);
         (2 * self.0.seen(q, v) * (3 * q[q.len() - 1] + 2 * v[v.len() - 1])) as u64
+    }
+}
+
+/// The sum of what there is.
+fn plus(a: Option<Tensor>, b: Option<Tensor>) -> Option<Tensor> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
     }
 }
