@@ -64,16 +64,20 @@ fn keys_until(part: u32, m: u32) -> u32 {
 
 // --- `tiles`: for GPUs.
 
-// The sum over the invocations that share a query.
-fn of_query(value: f32) -> f32 {
+// The sum over the invocations that share queries.
+fn of_sharers(value: f32) -> f32 {
     return value;
 }
 
-fn of_query_of_two(value: f32) -> f32 {
-    return value + subgroupShuffleXor(value, 1u);
+fn of_several_sharers(value: f32) -> f32 {
+    var sum = value;
+    for (var step = 1u; step < SHARE; step *= 2u) {
+        sum += subgroupShuffleXor(sum, step);
+    }
+    return sum;
 }
 
-@compute @workgroup_size(TILE_ROWS * SHARE)
+@compute @workgroup_size(INVOCATIONS)
 fn tiles(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -87,49 +91,64 @@ fn tiles(
     let part = id / (BATCHES * blocks);
     let batch = id / blocks % BATCHES;
     let m0 = id % blocks * TILE_ROWS;
-    let row = m0 + lane / SHARE;
-    let m = min(row, QUERIES - 1u);
+    let row = m0 + lane / SHARE * EACH;
     let sharer = lane % SHARE;
-    var own: array<vec4<f32>, A4 / SHARE>;
-    for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-        own[d] = q[(q_batch(batch) + m * Q_ROW) / 4u + d * SHARE + sharer];
+    var own: array<vec4<f32>, EACH * A_OWN>;
+    for (var r = 0u; r < EACH; r++) { // unroll
+        let place = row_place(0u, batch, row + r);
+        for (var d = 0u; d < A_OWN; d++) { // unroll
+            own[r * A_OWN + d] = q[place + d * SHARE + sharer];
+        }
     }
-    var sums: array<vec4<f32>, B4 / SHARE>;
-    var most = NOTHING;
-    var sum = 0.0;
+    var sums: array<vec4<f32>, EACH * B_OWN>;
+    var most: array<f32, EACH>;
+    var sum: array<f32, EACH>;
+    for (var r = 0u; r < EACH; r++) { // unroll
+        most[r] = NOTHING;
+    }
     for (var n0 = part * RUN; n0 < keys_until(part, m0 + TILE_ROWS - 1u); n0 += TILE) {
         fill_tile(batch, n0, lane);
         for (var n = 0u; n < TILE; n++) {
-            var products = vec4<f32>();
-            for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-                products += own[d] * a_of_tile(batch, n0, n, d * SHARE + sharer);
-            }
-            let product = of_query((products.x + products.y) + (products.z + products.w));
-            let found = score(batch, m, n0 + n, product);
-            if (!(found <= most)) {
-                let shrunk = exp(most - found);
-                most = found;
-                sum *= shrunk;
-                for (var c = 0u; c < B4 / SHARE; c++) { // unroll
-                    sums[c] *= shrunk;
+            var products: array<vec4<f32>, EACH>;
+            for (var d = 0u; d < A_OWN; d++) { // unroll
+                let key = a_of_tile(batch, n0, n, d * SHARE + sharer);
+                for (var r = 0u; r < EACH; r++) { // unroll
+                    products[r] += own[r * A_OWN + d] * key;
                 }
             }
-            let own_share = share(found, most);
-            sum += own_share;
-            for (var c = 0u; c < B4 / SHARE; c++) { // unroll
-                sums[c] += own_share * b_of_tile(batch, n0, n, c * SHARE + sharer);
+            var shares: array<f32, EACH>;
+            for (var r = 0u; r < EACH; r++) { // unroll
+                let product = of_sharers((products[r].x + products[r].y) + (products[r].z + products[r].w));
+                let found = score(batch, min(row + r, QUERIES - 1u), n0 + n, product);
+                if (!(found <= most[r])) {
+                    let shrunk = exp(most[r] - found);
+                    most[r] = found;
+                    sum[r] *= shrunk;
+                    for (var c = 0u; c < B_OWN; c++) { // unroll
+                        sums[r * B_OWN + c] *= shrunk;
+                    }
+                }
+                shares[r] = share(found, most[r]);
+                sum[r] += shares[r];
+            }
+            for (var c = 0u; c < B_OWN; c++) { // unroll
+                let value = b_of_tile(batch, n0, n, c * SHARE + sharer);
+                for (var r = 0u; r < EACH; r++) { // unroll
+                    sums[r * B_OWN + c] += shares[r] * value;
+                }
             }
         }
     }
-    if (row >= QUERIES) {
-        return;
-    }
-    let place = (part * BATCHES + batch) * QUERIES + m;
-    for (var c = 0u; c < B4 / SHARE; c++) { // unroll
-        y[place * B4 + c * SHARE + sharer] = sums[c] * inverse_of_part(sum);
-    }
-    if (sharer == 0u) {
-        keep_of_part(place, most, sum);
+    for (var r = 0u; r < EACH; r++) { // unroll
+        if (row + r < QUERIES) {
+            let place = (part * BATCHES + batch) * QUERIES + row + r;
+            for (var c = 0u; c < B_OWN; c++) { // unroll
+                y[place * B4 + c * SHARE + sharer] = sums[r * B_OWN + c] * inverse_of_part(sum[r]);
+            }
+            if (sharer == 0u) {
+                keep_of_part(place, most[r], sum[r]);
+            }
+        }
     }
 }
 

@@ -35,12 +35,16 @@ fn column_place(which: u32, batch: u32, column: u32) -> u32 {
     return select(b_batch(batch) + last * B_ROW, a_batch(batch) + last * A_ROW, which == 0u) / 4u;
 }
 
-// --- Tiles: a workgroup takes TILE_ROWS rows, SHARE invocations one of them; the columns of a tile are shared through
-// workgroup memory, where all invocations read the same one at a time.
+// --- Tiles: a workgroup takes TILE_ROWS rows, SHARE invocations EACH of them; the columns of a tile are shared through
+// workgroup memory, where all invocations read the same one at a time, once for each of their rows.
 
 const TILE_ROWS = 64u;
 const TILE = 32u;
+const EACH = 1u; // rows of an invocation
 const SHARE = 1u; // neighbours of which each multiplies, and sums, every SHARE-th vec4
+const INVOCATIONS = TILE_ROWS / EACH * SHARE;
+const A_OWN = A4 / SHARE; // vec4s of a for each sharer
+const B_OWN = B4 / SHARE;
 
 var<workgroup> tile_a: array<vec4<f32>, TILE * A4>;
 var<workgroup> tile_b: array<vec4<f32>, TILE * B4>;
@@ -48,11 +52,11 @@ var<workgroup> tile_b: array<vec4<f32>, TILE * B4>;
 fn fill_tile(batch: u32, column0: u32, lane: u32) {
     workgroupBarrier();
     // Zeros behind the last: no share of an infinity is 0.
-    for (var e = lane; e < TILE * A4; e += TILE_ROWS * SHARE) {
+    for (var e = lane; e < TILE * A4; e += INVOCATIONS) {
         let value = a[column_place(0u, batch, column0 + e / A4) + e % A4];
         tile_a[e] = select(vec4<f32>(), value, column0 + e / A4 < COLUMNS);
     }
-    for (var e = lane; e < TILE * B4; e += TILE_ROWS * SHARE) {
+    for (var e = lane; e < TILE * B4; e += INVOCATIONS) {
         let value = b[column_place(1u, batch, column0 + e / B4) + e % B4];
         tile_b[e] = select(vec4<f32>(), value, column0 + e / B4 < COLUMNS);
     }

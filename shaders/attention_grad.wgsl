@@ -88,12 +88,12 @@ fn stats_of_column(batch: u32, column0: u32, c: u32) -> vec3<f32> {
     return stats_of(batch, column0 + c);
 }
 
-// The sums over the invocations that share a row.
-fn of_row(values: vec2<f32>) -> vec2<f32> {
+// The sums over the invocations that share rows.
+fn of_sharers(values: vec2<f32>) -> vec2<f32> {
     return values;
 }
 
-fn of_row_of_several(values: vec2<f32>) -> vec2<f32> {
+fn of_several_sharers(values: vec2<f32>) -> vec2<f32> {
     var sums = values;
     for (var step = 1u; step < SHARE; step *= 2u) {
         sums += subgroupShuffleXor(sums, step);
@@ -101,7 +101,7 @@ fn of_row_of_several(values: vec2<f32>) -> vec2<f32> {
     return sums;
 }
 
-@compute @workgroup_size(TILE_ROWS * SHARE)
+@compute @workgroup_size(INVOCATIONS)
 fn tiles(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -115,59 +115,79 @@ fn tiles(
     let part = id / (BATCHES * blocks);
     let batch = id / blocks % BATCHES;
     let row0 = id % blocks * TILE_ROWS;
-    let row = min(row0 + lane / SHARE, ROWS - 1u);
+    let row = row0 + lane / SHARE * EACH;
     let sharer = lane % SHARE;
-    var row_a: array<vec4<f32>, A4 / SHARE>;
-    for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-        row_a[d] = own_a[(own_a_batch(batch) + row * OWN_A_ROW) / 4u + d * SHARE + sharer];
+    var row_a: array<vec4<f32>, EACH * A_OWN>;
+    var row_b: array<vec4<f32>, EACH * B_OWN>;
+    var own_stats: array<vec3<f32>, EACH>;
+    for (var r = 0u; r < EACH; r++) { // unroll
+        for (var d = 0u; d < A_OWN; d++) { // unroll
+            row_a[r * A_OWN + d] = own_a[row_place(0u, batch, row + r) + d * SHARE + sharer];
+        }
+        for (var e = 0u; e < B_OWN; e++) { // unroll
+            row_b[r * B_OWN + e] = own_b[row_place(1u, batch, row + r) + e * SHARE + sharer];
+        }
+        own_stats[r] = stats_of(batch, row + r);
     }
-    var row_b: array<vec4<f32>, B4 / SHARE>;
-    for (var e = 0u; e < B4 / SHARE; e++) { // unroll
-        row_b[e] = own_b[(own_b_batch(batch) + row * OWN_B_ROW) / 4u + e * SHARE + sharer];
-    }
-    var stat = stats_of(batch, row);
-    var a_sums: array<vec4<f32>, A4 / SHARE>;
-    var b_sums: array<vec4<f32>, B4 / SHARE>;
+    var a_sums: array<vec4<f32>, EACH * A_OWN>;
+    var b_sums: array<vec4<f32>, EACH * B_OWN>;
     let end = columns_until(part, row0 + TILE_ROWS - 1u);
     for (var column0 = columns_from(part, row0, TILE); column0 < end; column0 += TILE) {
         fill_tile(batch, column0, lane);
         for (var c = 0u; c < TILE; c++) {
-            var products = vec4<f32>();
-            for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-                products += row_a[d] * a_of_tile(batch, column0, c, d * SHARE + sharer);
+            var products: array<vec4<f32>, EACH>;
+            for (var d = 0u; d < A_OWN; d++) { // unroll
+                let column_a = a_of_tile(batch, column0, c, d * SHARE + sharer);
+                for (var r = 0u; r < EACH; r++) { // unroll
+                    products[r] += row_a[r * A_OWN + d] * column_a;
+                }
             }
-            var arriving = vec4<f32>();
-            for (var e = 0u; e < B4 / SHARE; e++) { // unroll
-                arriving += row_b[e] * b_of_tile(batch, column0, c, e * SHARE + sharer);
+            var arriving: array<vec4<f32>, EACH>;
+            for (var e = 0u; e < B_OWN; e++) { // unroll
+                let column_b = b_of_tile(batch, column0, c, e * SHARE + sharer);
+                for (var r = 0u; r < EACH; r++) { // unroll
+                    arriving[r] += row_b[r * B_OWN + e] * column_b;
+                }
             }
-            let both = (vec2<f32>(products.x, arriving.x) + vec2<f32>(products.y, arriving.y))
-                + (vec2<f32>(products.z, arriving.z) + vec2<f32>(products.w, arriving.w));
-            let found = of_row(both);
+            var shares: array<f32, EACH>;
+            var grads: array<f32, EACH>;
+            for (var r = 0u; r < EACH; r++) { // unroll
+                let both = (vec2<f32>(products[r].x, arriving[r].x) + vec2<f32>(products[r].y, arriving[r].y))
+                    + (vec2<f32>(products[r].z, arriving[r].z) + vec2<f32>(products[r].w, arriving[r].w));
+                let found = of_sharers(both);
+                if (OF_KEYS == 1u) {
+                    own_stats[r] = stats_of_tile(batch, column0, c);
+                }
+                shares[r] = share_of(batch, min(row + r, ROWS - 1u), column0 + c, found.x, own_stats[r]);
+                grads[r] = grad_of(shares[r], found.y, own_stats[r]);
+            }
+            for (var d = 0u; d < A_OWN; d++) { // unroll
+                let column_a = a_of_tile(batch, column0, c, d * SHARE + sharer);
+                for (var r = 0u; r < EACH; r++) { // unroll
+                    a_sums[r * A_OWN + d] += grads[r] * column_a;
+                }
+            }
             if (OF_KEYS == 1u) {
-                stat = stats_of_tile(batch, column0, c);
-            }
-            let own_share = share_of(batch, row, column0 + c, found.x, stat);
-            let grad = grad_of(own_share, found.y, stat);
-            for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-                a_sums[d] += grad * a_of_tile(batch, column0, c, d * SHARE + sharer);
-            }
-            if (OF_KEYS == 1u) {
-                for (var e = 0u; e < B4 / SHARE; e++) { // unroll
-                    b_sums[e] += own_share * b_of_tile(batch, column0, c, e * SHARE + sharer);
+                for (var e = 0u; e < B_OWN; e++) { // unroll
+                    let column_b = b_of_tile(batch, column0, c, e * SHARE + sharer);
+                    for (var r = 0u; r < EACH; r++) { // unroll
+                        b_sums[r * B_OWN + e] += shares[r] * column_b;
+                    }
                 }
             }
         }
     }
-    if (row0 + lane / SHARE >= ROWS) {
-        return;
-    }
-    let place = (part * BATCHES + batch) * ROWS + row;
-    for (var d = 0u; d < A4 / SHARE; d++) { // unroll
-        da[place * A4 + d * SHARE + sharer] = a_sums[d];
-    }
-    if (OF_KEYS == 1u) {
-        for (var e = 0u; e < B4 / SHARE; e++) { // unroll
-            keep_db(place * B4 + e * SHARE + sharer, b_sums[e]);
+    for (var r = 0u; r < EACH; r++) { // unroll
+        if (row + r < ROWS) {
+            let place = (part * BATCHES + batch) * ROWS + row + r;
+            for (var d = 0u; d < A_OWN; d++) { // unroll
+                da[place * A4 + d * SHARE + sharer] = a_sums[r * A_OWN + d];
+            }
+            if (OF_KEYS == 1u) {
+                for (var e = 0u; e < B_OWN; e++) { // unroll
+                    keep_db(place * B4 + e * SHARE + sharer, b_sums[r * B_OWN + e]);
+                }
+            }
         }
     }
 }

@@ -53,9 +53,12 @@ const NOTHING: f32 = -1e30;
 /// Most elements of a query or value that the fused kernels hold in registers.
 const LONGEST: usize = 128;
 
-/// Rows that a workgroup of a GPU takes, and the most columns that it shares at a time.
+/// The fewest rows, and invocations, of a GPU's workgroup, and the most columns that it shares at a time.
 const TILE_ROWS: usize = 64;
 const TILE: usize = 32;
+
+/// Elements of operands and sums that an invocation of a GPU is to keep in registers.
+const REGISTERS: usize = 128;
 
 /// Rows, and columns in a turn, of the kernels for CPUs without subgroups.
 const ALONE: usize = 8;
@@ -123,6 +126,24 @@ fn without_tiles(tiles: Kernel) -> Kernel {
     tiles.choose("a_of_tile", "a_of_column").choose("b_of_tile", "b_of_column")
 }
 
+/// How `tiles` are taken: rows of an invocation, and neighbours that share them, which takes subgroups. Every device's
+/// subgroups are of 4 at least.
+#[derive(Clone, Copy)]
+struct Block {
+    each: usize,
+    share: usize,
+}
+
+impl Block {
+    /// A row for each invocation.
+    const ONE: Block = Block { each: 1, share: 1 };
+
+    /// Rows of a workgroup.
+    fn rows(self) -> usize {
+        TILE_ROWS.max(TILE_ROWS * self.each / self.share)
+    }
+}
+
 /// What kernels are for: queries [batch, m, d], keys [batch, n, d] and values [batch, n, e].
 struct Work<'a> {
     op: &'a Fused,
@@ -161,16 +182,28 @@ impl<'a> Work<'a> {
         [run, columns.div_ceil(run)]
     }
 
-    /// Columns that a workgroup of a GPU shares, with `more` floats for each: all take half of the workgroup memory, so that
-    /// two workgroups fit.
-    fn tile(&self, more: usize) -> usize {
-        let fit = self.caps.workgroup_memory as usize / 2 / (4 * (self.d + self.e + more));
-        fit.clamp(1, TILE)
+    /// How an invocation takes two rows, which halves what is read from workgroup memory, or at least no more of one than its
+    /// registers hold, where a row's operands and sums are so many elements.
+    fn block(&self, row: usize) -> Option<Block> {
+        let blocks = [[2, 1], [2, 2], [2, 4], [1, 2], [1, 4]].map(|[each, share]| Block { each, share });
+        let divides = |n: usize| self.d.is_multiple_of(4 * n) && self.e.is_multiple_of(4 * n);
+        let can = |block: &Block| divides(block.share) && (block.share == 1 || self.caps.subgroups);
+        blocks.into_iter().find(|block| can(block) && block.each * row / block.share <= REGISTERS)
     }
 
-    /// Turns that filling a tile of so many columns takes.
-    fn fill(&self, columns: usize) -> usize {
-        [self.d, self.e].map(|length| (columns * length / 4).div_ceil(TILE_ROWS) + 1).iter().sum()
+    /// `kernel` by tiles, with `more` floats in workgroup memory for each column; besides, the columns of a tile, and the
+    /// turns that it takes.
+    fn tiled(&self, kernel: Kernel, block: Block, more: usize) -> (Kernel, [usize; 2]) {
+        // A tile takes half of the workgroup memory, so that two workgroups fit.
+        let fit = self.caps.workgroup_memory as usize / 2 / (4 * (self.d + self.e + more));
+        let tile = fit.clamp(1, TILE);
+        let rows = block.rows();
+        let kernel = kernel.set("TILE_ROWS", rows).set("TILE", tile).set("EACH", block.each).set("SHARE", block.share);
+        let kernel = if block.share > 1 { kernel.choose("of_sharers", "of_several_sharers") } else { kernel };
+        // The loop over tiles, two that fill them, one over their columns and one over sharers; each loop's end is a turn, too.
+        let fill = |length: usize| (tile * length / 4).div_ceil(rows / block.each * block.share) + 1;
+        let sharers = block.each * if block.share > 1 { block.share.ilog2() as usize + 1 } else { 0 };
+        (kernel, [tile, 1 + fill(self.d) + fill(self.e) + tile * (1 + sharers) + 1])
     }
 
     /// `kernel` with the place of input `n`: the `const` for the elements from one row to the next, and the function for

@@ -1,15 +1,12 @@
 //! The gradients of attention, without the matrix of scores in memory unless it is small.
 
-use super::{ALONE, Fused, TILE_ROWS, Work, in_fours, lane_rows, row, without_tiles};
+use super::{ALONE, Block, Fused, Work, in_fours, lane_rows, row, without_tiles};
 use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Tensor, View};
 use crate::ops::{gemm, matmul};
 use crate::shader;
 
-/// Elements of operands and sums that an invocation is to keep in registers.
-const REGISTERS: usize = 96;
-
-/// The most invocations that share a row. Every device's subgroups are so large.
-const SHARERS: usize = 4;
+/// The same without which an invocation would spill them.
+const SPILL: usize = 192;
 
 /// Workgroups without which tiles leave most of a GPU idle.
 const FEWEST_GROUPS: usize = 64;
@@ -95,15 +92,10 @@ impl Side<'_> {
         self.work.scored(kernel, 5)
     }
 
-    /// Rows in blocks, each shared by as many invocations: one, or several, which takes subgroups.
-    fn tiles(&self, sharers: usize, scratch: &mut Vec<usize>) -> Vec<Kernel> {
-        let tile = self.work.tile(4);
-        let mut kernel = self.kernel("tiles").set("TILE_ROWS", TILE_ROWS).set("TILE", tile).set("SHARE", sharers);
-        if sharers > 1 {
-            kernel = kernel.choose("of_row", "of_row_of_several");
-        }
-        let turns = 1 + self.work.fill(tile) + tile * 4 + 1;
-        self.in_parts(kernel, self.groups(TILE_ROWS), [tile, turns], scratch)
+    /// Rows by tiles of columns.
+    fn tiles(&self, block: Block, scratch: &mut Vec<usize>) -> Vec<Kernel> {
+        let (kernel, tile) = self.work.tiled(self.kernel("tiles"), block, 4);
+        self.in_parts(kernel, self.groups(block.rows()), tile, scratch)
     }
 
     /// A row for each invocation of a CPU without subgroups.
@@ -126,21 +118,17 @@ impl Side<'_> {
         2 * self.work.d + if self.of_keys { 2 * self.work.e } else { self.work.e }
     }
 
-    /// Whether `tiles` suit a GPU: an invocation's registers hold its part of a row, and there are workgroups for many cores.
-    fn fits(&self) -> bool {
-        let groups = self.groups(TILE_ROWS);
-        // Of any step: what it takes is the same.
-        let [_, parts] = self.work.parts(self.columns(), groups, [TILE_ROWS, 1]);
-        self.registers() / self.sharers() <= 2 * REGISTERS && groups * parts >= FEWEST_GROUPS
+    fn block(&self) -> Option<Block> {
+        self.work.block(self.registers())
     }
 
-    /// How many invocations share a row on a GPU.
-    fn sharers(&self) -> usize {
-        let &Work { caps, d, e, .. } = self.work;
-        let registers = self.registers();
-        let divides = |n: &usize| d.is_multiple_of(4 * n) && e.is_multiple_of(4 * n);
-        let all = [1, 2, SHARERS].into_iter().filter(|n| divides(n) && (*n == 1 || caps.subgroups));
-        all.reduce(|fewer, more| if registers / fewer <= REGISTERS { fewer } else { more }).unwrap_or(1)
+    /// Whether `tiles` suit a GPU: an invocation's registers hold its part of rows, and there are workgroups for many cores.
+    fn fits(&self) -> bool {
+        let block = self.block().unwrap_or(Block::ONE);
+        let groups = self.groups(block.rows());
+        // Of any step: what it takes is the same.
+        let [_, parts] = self.work.parts(self.columns(), groups, [1, 1]);
+        block.each * self.registers() / block.share <= SPILL && groups * parts >= FEWEST_GROUPS
     }
 }
 
@@ -241,11 +229,12 @@ impl Op for FusedGrad {
                 false => stored.into_iter().chain(fused).collect(),
             };
         }
-        let shared = work.sides().any(|side| side.sharers() > 1);
-        let shared =
-            shared.then(|| work.of_sides("shared_tiles", &|side, scratch| side.tiles(side.sharers(), scratch)));
-        let tiles = work.of_sides("tiles", &|side, scratch| side.tiles(1, scratch));
-        let fused = shared.into_iter().chain([tiles]);
+        let blocks = work
+            .sides()
+            .any(|side| side.block().is_some())
+            .then(|| work.of_sides("blocks", &|side, scratch| side.tiles(side.block().unwrap_or(Block::ONE), scratch)));
+        let tiles = work.of_sides("tiles", &|side, scratch| side.tiles(Block::ONE, scratch));
+        let fused = blocks.into_iter().chain([tiles]);
         match work.sides().all(|side| side.fits()) {
             true => fused.chain(stored).chain(lanes).collect(),
             false => stored.into_iter().chain(fused).chain(lanes).collect(),

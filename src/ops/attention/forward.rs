@@ -1,7 +1,7 @@
 //! Attention's results and what their gradients need of the scores.
 
 use super::backward::FusedGrad;
-use super::{ALONE, Fused, TILE_ROWS, Work, in_fours, lane_rows, row, without_tiles};
+use super::{ALONE, Block, Fused, TILE_ROWS, Work, in_fours, lane_rows, row, without_tiles};
 use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Tensor, View};
 use crate::ops::gemm;
 use crate::shader;
@@ -46,17 +46,10 @@ impl Work<'_> {
         Candidate::new(name, vec![kernel, merge], scratch.to_vec())
     }
 
-    /// Queries in blocks, each shared by as many invocations: one, or two, which takes subgroups.
-    fn tiles(&self, sharers: usize) -> Candidate {
-        let keys = self.tile(0);
-        let kernel = self.kernel("tiles").set("TILE_ROWS", TILE_ROWS).set("TILE", keys).set("SHARE", sharers);
-        let groups = self.batch.elements() * self.m.div_ceil(TILE_ROWS);
-        let (name, kernel) = match sharers {
-            1 => ("tiles", kernel),
-            _ => ("tiles_of_two", kernel.choose("of_query", "of_query_of_two")),
-        };
-        // The loop over tiles, two that fill them, one over their keys; each loop's end is a turn, too.
-        self.in_parts(name, kernel, groups, [keys, 1 + self.fill(keys) + keys + 1])
+    /// Queries by tiles of keys.
+    fn tiles(&self, name: &'static str, block: Block) -> Candidate {
+        let (kernel, tile) = self.tiled(self.kernel("tiles"), block, 0);
+        self.in_parts(name, kernel, self.batch.elements() * self.m.div_ceil(block.rows()), tile)
     }
 
     /// A query for each invocation of a CPU without subgroups: all read the same of a key at a time, in one load.
@@ -119,16 +112,16 @@ impl Op for Fused {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         let work = Work::new(self, io, caps);
-        let (m, d, e) = (work.m, work.d, work.e);
         let lanes = (gemm::lanes(caps) == 8).then(|| work.lanes());
         if caps.cpu {
             return lanes.into_iter().chain([work.alone()]).collect();
         }
-        let few = (m <= FEW).then(|| work.few());
-        let mut tiles = vec![work.tiles(1)];
-        if caps.subgroups && d.is_multiple_of(8) && e.is_multiple_of(8) {
-            // One invocation's registers do not hold a long query and its sums.
-            tiles.insert(usize::from(d + e <= 192), work.tiles(2));
+        let few = (work.m <= FEW).then(|| work.few());
+        let mut tiles = vec![work.tiles("tiles", Block::ONE)];
+        if let Some(block) = work.block(work.d + work.e) {
+            // Two rows are idle half of the time where there are few.
+            let first = work.m > TILE_ROWS || block.share > 1;
+            tiles.insert(usize::from(!first), work.tiles("blocks", block));
         }
         few.into_iter().chain(tiles).chain(lanes).collect()
     }
