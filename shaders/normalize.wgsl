@@ -216,7 +216,8 @@ fn apply(
 
 @group(0) @binding(1) var<storage, read> saved: array<f32>; // `stats`
 @group(0) @binding(2) var<storage, read> dy: array<Lanes>; // like x
-@group(0) @binding(3) var<storage, read_write> dx: array<Lanes>; // like x
+const DX = 3u;
+@group(0) @binding(DX) var<storage, read_write> dx: array<Lanes>; // like x
 
 var<private> held_grads: array<Lanes, HELD>;
 
@@ -266,14 +267,84 @@ fn slope(line: u32, live: bool, lane: u32, team: u32) {
     }
 }
 
-const SPLITS = 1u; // the lines are cut into as many parts
+// --- The same for few long lines on GPUs: SPLITS workgroups take a part of a line each. `slope_sums` sums them up, then
+// `slope_apply` knows the line's sums.
+
+const SPLITS = 1u;
+const PART = (LENGTH / LANES + SPLITS - 1u) / SPLITS; // Lanes of a part
+
+const SUMS = 4u;
+@group(0) @binding(SUMS) var<storage, read_write> part_sums: array<vec2<f32>>; // [LINES, SPLITS]: of g; of g n
+@group(0) @binding(SUMS) var<storage, read> all_part_sums: array<vec2<f32>>; // the same
+
+@compute @workgroup_size(WIDTH)
+fn slope_sums(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups);
+    if (id >= LINES * SPLITS) {
+        return;
+    }
+    let line = id / SPLITS;
+    let base = line * (LENGTH / LANES);
+    let mean = saved[line];
+    let scale = saved[LINES + line];
+    let first = id % SPLITS * PART;
+    var sum = Lanes();
+    var product = Lanes();
+    for (var k = first + lane; k < min(first + PART, LENGTH / LANES); k += WIDTH) {
+        let g = dy[base + k] * weights_at(0u, line, LANES * k);
+        sum += g;
+        product += g * ((x[base + k] - mean) * scale);
+    }
+    let found = vec2<f32>(all_sum(lane, total(sum)), all_sum(lane, total(product)));
+    if (lane == 0u) {
+        part_sums[id] = found;
+    }
+}
+
+@compute @workgroup_size(WIDTH)
+fn slope_apply(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let id = group_index(group, groups);
+    if (id >= LINES * SPLITS) {
+        return;
+    }
+    let line = id / SPLITS;
+    let base = line * (LENGTH / LANES);
+    let mean = saved[line];
+    let scale = saved[LINES + line];
+    var own = vec2<f32>();
+    for (var split = lane; split < SPLITS; split += WIDTH) {
+        own += all_part_sums[line * SPLITS + split];
+    }
+    var shift = 0.0;
+    if (CENTRED == 1u) {
+        shift = all_sum(lane, own.x) / f32(LENGTH);
+    }
+    let share = all_sum(lane, own.y) / f32(LENGTH);
+    let first = id % SPLITS * PART;
+    for (var k = first + lane; k < min(first + PART, LENGTH / LANES); k += WIDTH) {
+        let at = LANES * k;
+        let n = (x[base + k] - mean) * scale;
+        let v = scale * (dy[base + k] * weights_at(0u, line, at) - shift - n * share);
+        dx[base + k] = epilogues(v, line * LENGTH + at);
+    }
+}
+
+// --- The gradients of weight and bias. SPLITS are parts of all lines here.
+
 @group(0) @binding(3) var<storage, read_write> sums: array<Lanes>; // [SPLITS, 2, LENGTH]: for the weight, for the bias
 
 const BLOCK = 1u; // columns of Lanes for each invocation
 const SPAN = 1u;  // neighbours that share as many times BLOCK of them, and read as long a stretch of each line at once
 
-// The gradients of weight and bias, where each element of a line is of a channel of its own: an invocation goes down
-// BLOCK columns of Lanes.
+// Where each element of a line is of a channel of its own: an invocation goes down BLOCK columns of Lanes.
 @compute @workgroup_size(64)
 fn channel_sums(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -142,6 +142,10 @@ impl Block {
     fn rows(self) -> usize {
         TILE_ROWS.max(TILE_ROWS * self.each / self.share)
     }
+
+    fn invocations(self) -> usize {
+        self.rows() / self.each * self.share
+    }
 }
 
 /// What kernels are for: queries [batch, m, d], keys [batch, n, d] and values [batch, n, e].
@@ -174,16 +178,16 @@ impl<'a> Work<'a> {
     /// large one, where a part takes `groups` workgroups, and everywhere so many that no driver stops their loops; a step of
     /// so many columns takes `turns`.
     fn parts(&self, columns: usize, groups: usize, [step, turns]: [usize; 2]) -> [usize; 2] {
-        // Besides there are the loop's own end and the one that stores rows.
-        let most = (self.caps.turns.saturating_sub(64) / turns).max(1).saturating_mul(step);
+        // Besides there are the loop's own end and those behind it: over rows to store, or over a workgroup's sums.
+        let most = (self.caps.turns.saturating_sub(256) / turns).max(1).saturating_mul(step);
         let wanted = if self.caps.cpu { 1 } else { MANY_GROUPS / groups };
         let parts = wanted.clamp(1, columns.div_ceil(SHORTEST_PART));
         let run = columns.div_ceil(parts).next_multiple_of(step).min(most);
         [run, columns.div_ceil(run)]
     }
 
-    /// How an invocation takes two rows, which halves what is read from workgroup memory, or at least no more of one than its
-    /// registers hold, where a row's operands and sums are so many elements.
+    /// How an invocation takes two rows, which halves what is read from workgroup memory, or else no more of one than its
+    /// registers hold; a row's operands and sums are so many elements.
     fn block(&self, row: usize) -> Option<Block> {
         let blocks = [[2, 1], [2, 2], [2, 4], [1, 2], [1, 4]].map(|[each, share]| Block { each, share });
         let divides = |n: usize| self.d.is_multiple_of(4 * n) && self.e.is_multiple_of(4 * n);
@@ -197,11 +201,11 @@ impl<'a> Work<'a> {
         // A tile takes half of the workgroup memory, so that two workgroups fit.
         let fit = self.caps.workgroup_memory as usize / 2 / (4 * (self.d + self.e + more));
         let tile = fit.clamp(1, TILE);
-        let rows = block.rows();
-        let kernel = kernel.set("TILE_ROWS", rows).set("TILE", tile).set("EACH", block.each).set("SHARE", block.share);
+        let kernel = kernel.set("TILE_ROWS", block.rows()).set("TILE", tile);
+        let kernel = kernel.set("EACH", block.each).set("SHARE", block.share);
         let kernel = if block.share > 1 { kernel.choose("of_sharers", "of_several_sharers") } else { kernel };
         // The loop over tiles, two that fill them, one over their columns and one over sharers; each loop's end is a turn, too.
-        let fill = |length: usize| (tile * length / 4).div_ceil(rows / block.each * block.share) + 1;
+        let fill = |length: usize| (tile * length / 4).div_ceil(block.invocations()) + 1;
         let sharers = block.each * if block.share > 1 { block.share.ilog2() as usize + 1 } else { 0 };
         (kernel, [tile, 1 + fill(self.d) + fill(self.e) + tile * (1 + sharers) + 1])
     }

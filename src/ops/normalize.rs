@@ -219,8 +219,7 @@ impl Op for Normalize {
         let kernels = lines::kernels(shader!("normalize.wgsl"), "normalize").map(bind);
         let mut all = self.lines.candidates(kernels, 1, [self.weighted, self.biased], io, caps);
         let (count, length) = (self.lines.count(io.elements()), self.lines.length);
-        // Few and long: a workgroup each is less than a large GPU can take.
-        if caps.cpu || !self.lines.centred || count == 0 || count > 256 || length < 1 << 14 {
+        if !self.lines.centred || !in_parts([count, length], caps) {
             return all;
         }
         let mut in_parts = batch_norm::line_statistics(count, length, self.lines.eps, Arg::Out(1), caps);
@@ -229,8 +228,7 @@ impl Op for Normalize {
         let apply = self.lines.set(apply).set("LINES", count).set("LENGTH", length);
         let lanes = if length.is_multiple_of(4) { 4 } else { 1 };
         in_parts.kernels.push(apply.grid(caps.fold((count * length / lanes).div_ceil(64))));
-        // With more lines, reading them once may be worth more.
-        all.insert(if count <= 64 { 0 } else { 1 }, in_parts);
+        all.insert(rank(count), in_parts);
         all
     }
 
@@ -243,11 +241,46 @@ impl Op for Normalize {
     }
 }
 
+/// Whether a GPU's workgroups take parts of these lines: of few long ones, a workgroup for each is less than a large GPU can
+/// take.
+fn in_parts([count, length]: [usize; 2], caps: &Caps) -> bool {
+    !caps.cpu && (1..=256).contains(&count) && length >= 1 << 14
+}
+
+/// Where among the others a candidate goes that takes parts of `count` lines: with more lines, reading them once may be worth
+/// more.
+fn rank(count: usize) -> usize {
+    usize::from(count > 64)
+}
+
 /// The gradient of [`Normalize`] for x, from x, the statistics, what arrives at the output, and perhaps the weight.
 #[derive(Debug)]
 struct Slope {
     lines: Lines,
     weighted: bool,
+}
+
+impl Slope {
+    fn weighted(&self, kernel: Kernel) -> Kernel {
+        if self.weighted { self.lines.weighted(kernel, Arg::In(3)) } else { kernel }
+    }
+
+    /// Several workgroups of a GPU for each of `count` lines.
+    fn in_parts(&self, count: usize, caps: &Caps) -> Candidate {
+        let (length, centred) = (self.lines.length, self.lines.centred);
+        let width = caps.invocations.min(256) as usize;
+        // Of at least four turns, each of a vec4 for each invocation.
+        let splits = (1024 / count).clamp(1, length.div_ceil(16 * width));
+        let kernel = |entry, sums| {
+            let kernel = self.lines.set(Kernel::new(shader!("normalize.wgsl"), entry));
+            let kernel = kernel.set("LINES", count).set("LENGTH", length).set("CENTRED", centred).set("SPLITS", splits);
+            let kernel = kernel.set("WIDTH", width).grid(caps.fold(count * splits)).bind([0, 1, 2].map(Arg::In));
+            let kernel = if caps.subgroups { kernel.choose("all_sum", "all_sum_by_subgroups") } else { kernel };
+            self.weighted(kernel.bind_as("SUMS", sums))
+        };
+        let apply = kernel("slope_apply", Arg::ScratchIn(0)).bind_as("DX", Arg::Out(0));
+        Candidate::new("in_parts", vec![kernel("slope_sums", Arg::ScratchOut(0)), apply], vec![count * splits * 8])
+    }
 }
 
 impl Op for Slope {
@@ -286,11 +319,14 @@ impl Op for Slope {
     }
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
-        let kernels = lines::kernels(shader!("normalize.wgsl"), "slope").map(|kernel| {
-            let kernel = kernel.bind([Arg::In(0), Arg::In(1), Arg::In(2), Arg::Out(0)]);
-            if self.weighted { self.lines.weighted(kernel, Arg::In(3)) } else { kernel }
-        });
-        self.lines.candidates(kernels, 2, [self.weighted, false], io, caps)
+        let kernels = lines::kernels(shader!("normalize.wgsl"), "slope")
+            .map(|kernel| self.weighted(kernel.bind([0, 1, 2].map(Arg::In)).bind([Arg::Out(0)])));
+        let mut all = self.lines.candidates(kernels, 2, [self.weighted, false], io, caps);
+        let count = self.lines.count(io.inputs[0].elements());
+        if in_parts([count, self.lines.length], caps) {
+            all.insert(rank(count), self.in_parts(count, caps));
+        }
+        all
     }
 
     fn epilogue(&self) -> bool {
