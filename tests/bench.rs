@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 /// Doubles 2^16 numbers; `TURNS` makes it slow, `FACTOR` wrong.
 const KERNEL: &str = "//! entry: double
@@ -26,9 +27,35 @@ fn double(@builtin(global_invocation_id) id: vec3<u32>) {
 
 struct Place(tempfile::TempDir);
 
+/// A cache with what the device can do, measured once for all tests, before any of them loads it.
+static ROOFS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("roofs");
+    let _ = std::fs::remove_dir_all(&cache); // of a run before
+    let output = program(&cache, &["bench", "device"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    cache
+});
+
+/// Runs the program with its cache there.
+fn program(cache: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
+    command.args(args).env("SHADEGRAD_CACHE", cache).output().expect("the program runs")
+}
+
 impl Place {
     fn new() -> Place {
         Place(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    /// One that knows the device's roofs.
+    fn with_roofs() -> Place {
+        let place = Place::new();
+        std::fs::create_dir(place.path("cache")).expect("a folder");
+        for entry in std::fs::read_dir(&*ROOFS).expect("a cache") {
+            let entry = entry.expect("a file");
+            std::fs::copy(entry.path(), place.path("cache").join(entry.file_name())).expect("a copy");
+        }
+        place
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -42,8 +69,7 @@ impl Place {
 
     /// Runs the program, with its cache here.
     fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shadegrad"));
-        command.args(args).env("SHADEGRAD_CACHE", self.path("cache")).output().expect("the program runs")
+        program(&self.path("cache"), args)
     }
 
     fn fine(&self, args: &[&str]) -> String {
@@ -67,7 +93,7 @@ fn rows(text: &str) -> Vec<Value> {
 
 #[test]
 fn a_kernel_of_the_user_s_own_is_measured_compared_and_translated() {
-    let place = Place::new();
+    let place = Place::with_roofs();
     let (fast, folder) = (place.write("double.wgsl", KERNEL), place.path("translated"));
     let slow = place.write("slow.wgsl", &KERNEL.replace("TURNS = 1u", "TURNS = 300u"));
     let text = place.fine(&[
@@ -156,7 +182,7 @@ fn results_are_compared(place: &Place) {
 
 #[test]
 fn overrides_are_set_where_a_kernel_runs_and_where_it_is_translated() {
-    let place = Place::new();
+    let place = Place::with_roofs();
     let text = KERNEL.replace("const FACTOR", "@id(7) override FACTOR").replace("const TURNS", "override TURNS");
     let (kernel, folder) = (place.write("scaled.wgsl", &text), place.path("translated"));
     // What is said of a constant holds for both kernels if both have it.
@@ -188,7 +214,7 @@ fn overrides_are_set_where_a_kernel_runs_and_where_it_is_translated() {
 
 #[test]
 fn what_is_wrong_with_a_kernel_is_named() {
-    let place = Place::new();
+    let place = Place::with_roofs();
     let good = place.write("double.wgsl", KERNEL);
     let refused = |args: &[&str], part: &str| {
         let message = place.refused(&[&["bench"], args].concat());
@@ -248,7 +274,7 @@ fn what_is_wrong_with_a_kernel_is_named() {
 
 #[test]
 fn a_suite_is_printed_in_every_form_and_compared_with_a_baseline() {
-    let place = Place::new();
+    let place = Place::with_roofs();
     let short = ["bench", "kernels", "matmul_256", "--seconds", "0.05"];
     let with = |more: &[&str]| place.fine(&[&short, more].concat());
     let text = with(&["--json"]);
