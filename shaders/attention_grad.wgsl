@@ -63,12 +63,16 @@ fn columns_until(part: u32, last: u32) -> u32 {
     return select(end, min(end, last + 1u), CAUSAL == 1u && OF_KEYS == 0u);
 }
 
-// Queries have no second sums.
-fn keep_db(place: u32, value: vec4<f32>) {}
+fn keep_da(place: u32, value: vec4<f32>) {
+    da[place] = value;
+}
 
-fn keep_db_of_keys(place: u32, value: vec4<f32>) {
+fn keep_db(place: u32, value: vec4<f32>) {
     db[place] = value;
 }
+
+// What nobody asks for.
+fn keep_nothing(place: u32, value: vec4<f32>) {}
 
 // --- `tiles`: for GPUs.
 
@@ -127,7 +131,9 @@ fn tiles(
         for (var e = 0u; e < B_OWN; e++) { // unroll
             row_b[r * B_OWN + e] = own_b[row_place(1u, batch, row + r) + e * SHARE + sharer];
         }
-        own_stats[r] = stats_of(batch, row + r);
+        if (OF_KEYS == 0u) {
+            own_stats[r] = stats_of(batch, row + r);
+        }
     }
     var a_sums: array<vec4<f32>, EACH * A_OWN>;
     var b_sums: array<vec4<f32>, EACH * B_OWN>;
@@ -155,11 +161,12 @@ fn tiles(
                 let both = (vec2<f32>(products[r].x, arriving[r].x) + vec2<f32>(products[r].y, arriving[r].y))
                     + (vec2<f32>(products[r].z, arriving[r].z) + vec2<f32>(products[r].w, arriving[r].w));
                 let found = of_sharers(both);
+                var stat = own_stats[r];
                 if (OF_KEYS == 1u) {
-                    own_stats[r] = stats_of_tile(batch, column0, c);
+                    stat = stats_of_tile(batch, column0, c);
                 }
-                shares[r] = share_of(batch, min(row + r, ROWS - 1u), column0 + c, found.x, own_stats[r]);
-                grads[r] = grad_of(shares[r], found.y, own_stats[r]);
+                shares[r] = share_of(batch, min(row + r, ROWS - 1u), column0 + c, found.x, stat);
+                grads[r] = grad_of(shares[r], found.y, stat);
             }
             for (var d = 0u; d < A_OWN; d++) { // unroll
                 let column_a = a_of_tile(batch, column0, c, d * SHARE + sharer);
@@ -181,7 +188,7 @@ fn tiles(
         if (row + r < ROWS) {
             let place = (part * BATCHES + batch) * ROWS + row + r;
             for (var d = 0u; d < A_OWN; d++) { // unroll
-                da[place * A4 + d * SHARE + sharer] = a_sums[r * A_OWN + d];
+                keep_da(place * A4 + d * SHARE + sharer, a_sums[r * A_OWN + d]);
             }
             if (OF_KEYS == 1u) {
                 for (var e = 0u; e < B_OWN; e++) { // unroll
@@ -255,7 +262,7 @@ fn lanes(
         let place = (part * BATCHES + batch) * ROWS + row0 + r;
         for (var c = 0u; c < OWN; c++) { // unroll
             if (lane + 8u * c < A4) {
-                da[place * A4 + lane + 8u * c] = row_of_sums(r, c, &a_sums);
+                keep_da(place * A4 + lane + 8u * c, row_of_sums(r, c, &a_sums));
             }
             if (OF_KEYS == 1u && lane + 8u * c < B4) {
                 keep_db(place * B4 + lane + 8u * c, row_of_sums(r, c, &b_sums));

@@ -181,7 +181,7 @@ impl<'a> Work<'a> {
         // Besides there are the loop's own end and those behind it: over rows to store, or over a workgroup's sums.
         let most = (self.caps.turns.saturating_sub(256) / turns).max(1).saturating_mul(step);
         let wanted = if self.caps.cpu { 1 } else { MANY_GROUPS / groups };
-        let parts = wanted.clamp(1, columns.div_ceil(SHORTEST_PART));
+        let parts = wanted.clamp(1, (columns / SHORTEST_PART).max(1));
         let run = columns.div_ceil(parts).next_multiple_of(step).min(most);
         [run, columns.div_ceil(run)]
     }

@@ -199,10 +199,14 @@ fn of_attention() {
             };
             check_second(&format!("attention, {d}: all, {by}"), &inputs, n, &all, &slope);
         }
-        // Each alone: nothing arrives at the others.
+        // Each alone: nothing arrives at the others. The gradient of the values does not depend on them.
         for (first, of) in grads.iter().zip(names) {
-            let slope = |changed: &Array| grads_where("k", changed).remove(of).expect("of one input");
-            check_second(&format!("attention, {d}: {of}"), &inputs, 1, first, &slope);
+            let others = if d == 4 { &names[..] } else { &["k"] };
+            for by in others.iter().filter(|by| (of, **by) != ("v", "v")) {
+                let n = names.iter().position(|name| name == by).expect("one of them");
+                let slope = |changed: &Array| grads_where(by, changed).remove(of).expect("of one input");
+                check_second(&format!("attention, {d}: {of}, {by}"), &inputs, n, first, &slope);
+            }
         }
     }
 }

@@ -5,8 +5,9 @@ use crate::graph::{Arg, Backward, Candidate, Caps, Desc, Io, Kernel, Op, Tensor,
 use crate::ops::{gemm, matmul};
 use crate::shader;
 
-/// The same without which an invocation would spill them.
-const SPILL: usize = 192;
+/// The most elements of operands and sums that an invocation of a GPU keeps without spilling registers to memory; up to
+/// [`super::REGISTERS`] there are enough invocations at a time, too.
+const MOST_REGISTERS: usize = 192;
 
 /// Workgroups without which tiles leave most of a GPU idle.
 const FEWEST_GROUPS: usize = 64;
@@ -51,10 +52,17 @@ impl Side<'_> {
     ) -> Vec<Kernel> {
         let &Work { caps, io, ref batch, d, e, .. } = self.work;
         let [run, parts] = self.work.parts(self.columns(), groups, [step, turns]);
-        let outs = if self.of_keys { &[("DA", 1, d), ("DB", 2, e)][..] } else { &[("DA", 0, d)] };
+        let outs = match self.of_keys {
+            true => [("DA", "keep_da", Some(1), d), ("DB", "keep_db", Some(2), e)],
+            false => [("DA", "keep_da", Some(0), d), ("DB", "keep_db", None, e)],
+        };
         let mut kernel = kernel.set("RUN", run).set("PARTS", parts).grid(caps.fold(groups * parts));
         let mut sums = Vec::new();
-        for &(name, out, length) in outs {
+        for (name, keep, out, length) in outs {
+            let Some(out) = out.filter(|out| io.used[*out]) else {
+                kernel = kernel.choose(keep, "keep_nothing");
+                continue;
+            };
             if parts == 1 {
                 kernel = kernel.bind_as(name, Arg::Out(out));
                 continue;
@@ -62,9 +70,7 @@ impl Side<'_> {
             let (count, place) = (batch.elements() * self.rows() * length, scratch.len());
             scratch.push(parts * count * 4);
             kernel = kernel.bind_as(name, Arg::ScratchOut(place));
-            if io.used[out] {
-                sums.push(gemm::sum_splits([Arg::ScratchIn(place), Arg::Out(out)], count, parts, caps));
-            }
+            sums.push(gemm::sum_splits([Arg::ScratchIn(place), Arg::Out(out)], count, parts, caps));
         }
         [vec![kernel], sums].concat()
     }
@@ -85,9 +91,6 @@ impl Side<'_> {
             [["A_ROW", "a_batch"], ["B_ROW", "b_batch"], ["OWN_A_ROW", "own_a_batch"], ["OWN_B_ROW", "own_b_batch"]];
         for (n, names) in [a, b, own_a, own_b].into_iter().zip(names) {
             kernel = self.work.placed(kernel, n, names);
-        }
-        if self.of_keys {
-            kernel = kernel.choose("keep_db", "keep_db_of_keys");
         }
         self.work.scored(kernel, 5)
     }
@@ -126,9 +129,9 @@ impl Side<'_> {
     fn fits(&self) -> bool {
         let block = self.block().unwrap_or(Block::ONE);
         let groups = self.groups(block.rows());
-        // Of any step: what it takes is the same.
+        // In whole tiles there may be fewer.
         let [_, parts] = self.work.parts(self.columns(), groups, [1, 1]);
-        block.each * self.registers() / block.share <= SPILL && groups * parts >= FEWEST_GROUPS
+        block.each * self.registers() / block.share <= MOST_REGISTERS && groups * parts >= FEWEST_GROUPS
     }
 }
 

@@ -72,9 +72,10 @@ impl Work<'_> {
         if self.caps.subgroups {
             kernel = kernel.choose("all_max", "all_max_by_subgroups").choose("all_sum", "all_sum_by_subgroups");
         }
-        // A turn has a key's products, two loops over values and shares, and what the workgroup combines.
+        // A turn has a key's products, two loops over values and shares, and what the workgroup combines, by subgroups of four
+        // at the least.
         let groups = FEW_WIDTH / (self.e / 4);
-        let turns = 1 + (self.d / 16 + 2) + (FEW_WIDTH / groups + 2) + 16;
+        let turns = 1 + (self.d / 16 + 2) + (FEW_WIDTH / groups + 2) + FEW_WIDTH / 4;
         self.in_parts("few", kernel, self.batch.elements() * self.m, [FEW_WIDTH, turns])
     }
 }
