@@ -2,6 +2,7 @@
 // include: math.wgsl
 // include: random.wgsl
 // include: grid.wgsl
+// include: abreast.wgsl
 
 // vec4s (or pairs of them) in the output; one per invocation, so that neighbours touch neighbouring memory.
 const COUNT = 1u;
@@ -75,6 +76,31 @@ fn pairs(
             y_pairs[o] = results;
         }
         o += 256u;
+    }
+}
+
+const SUBGROUP = 8u;
+
+// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP pairs each; where the last one would have fewer, some
+// are computed twice.
+@compute @workgroup_size(256)
+fn pairs_abreast(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    own_lane = lane;
+    let stretch = group_index(group, groups) * (256u / SUBGROUP) + subgroup;
+    let last = COUNT - TURNS * SUBGROUP;
+    let first = min(subgroup_uniform(stretch, last / (TURNS * SUBGROUP) + 258u) * (TURNS * SUBGROUP), last);
+    var e = given(first);
+    for (var t = 0u; t < TURNS; t++) { // unroll
+        let results = pair(abreast(first + t * SUBGROUP), e);
+        if (t + 1u < TURNS) {
+            e = given(first + (t + 1u) * SUBGROUP);
+        }
+        y_pairs[abreast(first + t * SUBGROUP)] = results;
     }
 }
 

@@ -194,6 +194,9 @@ fn products() -> Function {
     let (narrow, wide) = (g.input([16, 68]), g.input([68, 136]));
     outputs.extend([narrow.matmul(&wide), wide.matmul_t(&narrow, true, true)]);
     outputs.extend([hc.permute(&[1, 0]).cast(DType::F32), hc.narrow(1, 1, 7).cast(DType::F32)]);
+    // Long enough for subgroups abreast.
+    let (long, lines) = (g.input([1 << 16, 8]), g.input([256, 512]));
+    outputs.extend([long.relu() + &g.input([8]), lines.softmax(1), lines.log_softmax(1), lines.sum(&[1], false)]);
     with_gradients(&g, outputs, &[&a, &b, &c, &tall])
 }
 
@@ -283,7 +286,7 @@ fn training(optimizer: Optimizer) -> Function {
 }
 
 /// The kinds of devices whose kernels differ.
-fn kinds() -> [(&'static str, Caps); 8] {
+fn kinds() -> [(&'static str, Caps); 9] {
     let cpu = Caps { cpu: true, ..Caps::webgpu() };
     [
         ("a GPU within WebGPU's limits", Caps::webgpu()),
@@ -301,7 +304,11 @@ fn kinds() -> [(&'static str, Caps); 8] {
         ("a CPU adapter without subgroups", cpu.clone()),
         ("a CPU adapter with subgroups of 8", Caps { subgroups: true, subgroup: Some(8), ..cpu.clone() }),
         ("a CPU adapter with texture operands", Caps { mirrors: 4, ..cpu.clone() }),
-        ("a CPU adapter with 64-bit words", Caps { wide: true, subgroups: true, subgroup: Some(8), ..cpu }),
+        ("a CPU adapter with 64-bit words", Caps { wide: true, subgroups: true, subgroup: Some(8), ..cpu.clone() }),
+        (
+            "a CPU adapter whose lanes lie abreast",
+            Caps { wide: true, abreast: true, subgroups: true, subgroup: Some(8), ..cpu },
+        ),
     ]
 }
 
@@ -384,6 +391,8 @@ fn every_variant_translates_to_every_language() {
     println!("{} shader variants", shaders.len());
     let wide = shaders.keys().filter(|text| text.contains("u64")).count();
     assert!(wide >= 100, "only {wide} move 64-bit words");
+    let abreast = shaders.keys().filter(|text| text.contains("var<immediate>")).count();
+    assert!(abreast >= 4, "only {abreast} of lanes abreast");
     let matrices = shaders.values().filter(|(_, entry)| *entry == "matrices").count();
     assert!(matrices >= 4, "only {matrices} of cooperative matrices");
     assert!(shaders.len() > 200, "only {} variants were found", shaders.len());

@@ -2,7 +2,7 @@
 
 use super::{Gpu, lock, sanitize};
 use crate::graph::choose::Choices;
-use crate::graph::{Caps, DType};
+use crate::graph::{Caps, DIGITS, DType};
 use crate::{Error, Result};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -146,6 +146,7 @@ const FEATURES: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::SHADER_INT64)
+    .union(wgpu::Features::IMMEDIATES)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
 /// wgpu's leave to use cooperative matrices.
@@ -199,6 +200,10 @@ pub(super) fn caps(
     let subgroups = device.features().contains(wgpu::Features::SUBGROUP);
     let cpu = info.device_type == wgpu::DeviceType::Cpu && !options.as_gpu;
     let mirrors = if options.mirrors.unwrap_or(cpu) { limits.max_storage_textures_per_shader_stage } else { 0 };
+    // The sanitizer tells floats by their types.
+    let wide = cpu && !options.sanitize && device.features().contains(wgpu::Features::SHADER_INT64);
+    let immediates =
+        device.features().contains(wgpu::Features::IMMEDIATES) && limits.max_immediate_size as usize >= 4 * DIGITS;
     Caps {
         storage_buffers: limits.max_storage_buffers_per_shader_stage.min(16) as usize,
         invocations: limits.max_compute_invocations_per_workgroup,
@@ -216,8 +221,8 @@ pub(super) fn caps(
         turns: if info.name.contains("llvmpipe") { LLVMPIPE_TURNS } else { usize::MAX },
         mirrors: mirrors as usize,
         mirrors_from: if options.mirrors.is_some() { 0 } else { MIRRORS_FROM },
-        // The sanitizer tells floats by their types.
-        wide: cpu && !options.sanitize && device.features().contains(wgpu::Features::SHADER_INT64),
+        wide,
+        abreast: wide && subgroups && same && immediates,
         candidate: options.candidate,
         guard: if options.sanitize { sanitize::GUARD_BYTES } else { 0 },
     }

@@ -4,6 +4,7 @@ use super::raw::Trust;
 use super::{Gpu, lock, mirror};
 use crate::graph::mirror::Texel;
 use crate::graph::plan::{Plan, Step};
+use crate::graph::{DIGITS, has_table};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,6 +64,8 @@ pub(super) struct Pipelines(Mutex<HashMap<Key, Arc<Pipeline>>>);
 
 pub(super) struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
+    /// Whether its shader looks digits up (see `src/graph/abreast.rs`).
+    pub digits: bool,
     pub layout: wgpu::BindGroupLayout,
 }
 
@@ -123,10 +126,11 @@ impl Gpu {
                 .collect();
             let layout =
                 device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+            let digits = has_table(&key.text);
             let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: None,
                 bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
+                immediate_size: if digits { 4 * DIGITS as u32 } else { 0 },
             });
             let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(key.entry),
@@ -139,7 +143,7 @@ impl Gpu {
                 },
                 cache: None,
             });
-            Pipeline { pipeline, layout }
+            Pipeline { pipeline, digits, layout }
         });
         made.map_err(|error| match error {
             Error::Device { message, .. } => Error::Shader { shader: format!("{name} ({})", key.entry), message },

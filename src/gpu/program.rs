@@ -7,12 +7,23 @@ use super::sanitize::Sanitizer;
 use super::{Gpu, Readback, lock};
 use crate::graph::mirror::Texture;
 use crate::graph::plan::{Binding, Memory, Plan, Port, Region, Step, params};
-use crate::graph::{DType, Function, Param, Place, Tensor, Value};
+use crate::graph::{DIGITS, DType, Function, Param, Place, Tensor, Value};
 use crate::ops::complete;
 use crate::{Error, Result};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
+
+/// The table of `src/graph/abreast.rs`.
+const NUMBERS: [u32; DIGITS] = {
+    let mut numbers = [0; DIGITS];
+    let mut n = 0;
+    while n < DIGITS {
+        numbers[n] = n as u32;
+        n += 1;
+    }
+    numbers
+};
 
 /// Runs that may be under way before `run` waits for an earlier one.
 const IN_FLIGHT: usize = 3;
@@ -86,6 +97,9 @@ impl Dispatch {
     fn record_grid(&self, pass: &mut wgpu::ComputePass<'_>, [x, y, z]: [u32; 3]) {
         pass.set_pipeline(&self.pipeline.pipeline);
         pass.set_bind_group(0, &self.bindings, &[]);
+        if self.pipeline.digits {
+            pass.set_immediates(0, bytemuck::cast_slice(&NUMBERS));
+        }
         pass.dispatch_workgroups(x, y, z);
     }
 }

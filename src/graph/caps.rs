@@ -38,6 +38,8 @@ pub struct Caps {
     pub mirrors_from: u64,
     /// Move vectors in 64-bit words (see `wide.rs`).
     pub wide: bool,
+    /// Move what lies abreast in a subgroup as a whole (see `abreast.rs`); with 64-bit words and subgroups of a known size.
+    pub abreast: bool,
     /// Take the n-th candidate (modulo their number) of every op, whatever was chosen.
     pub candidate: Option<usize>,
     /// Bytes left unused after every region of memory, so that writes past its end can be seen there; 0 but under the
@@ -65,6 +67,7 @@ impl Caps {
             mirrors: 0,
             mirrors_from: 0,
             wide: false,
+            abreast: false,
             candidate: None,
             guard: 0,
         }

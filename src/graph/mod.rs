@@ -3,6 +3,7 @@
 //! `Graph` (built by layers or by hand) -> [`grad`] -> [`fuse`] -> [`plan`], which [`choose`]s kernels, -> [`mirror`] ->
 //! a [`plan::Plan`], which the `gpu` module plays. Operations are known here only through the [`Op`] trait.
 
+mod abreast;
 mod caps;
 mod checkpoint;
 pub mod choose;
@@ -21,6 +22,7 @@ mod tensor;
 pub mod wgsl;
 mod wide;
 
+pub(crate) use abreast::{DIGITS, has_table};
 pub use caps::Caps;
 pub use desc::{DType, Desc, Shape};
 pub use kernel::{Arg, Candidate, Const, Kernel, Shader, float};

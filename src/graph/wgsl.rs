@@ -17,7 +17,8 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Helper files that shaders include by name.
-const LIBRARY: [Shader; 18] = [
+const LIBRARY: [Shader; 19] = [
+    shader!("abreast.wgsl"),
     shader!("math.wgsl"),
     shader!("half.wgsl"),
     shader!("random.wgsl"),

@@ -6,6 +6,7 @@
 //! indexes a buffer is rewritten.
 
 use super::Caps;
+use super::abreast;
 use super::plan::Plan;
 use super::shake::{globals, identifiers, items};
 
@@ -15,9 +16,12 @@ pub(super) fn widen(plan: &mut Plan, caps: &Caps) {
         return;
     }
     for step in &mut plan.steps {
+        let proved = if caps.abreast { abreast::prove(&step.source) } else { None };
+        let lanes = caps.subgroup.filter(|_| proved.is_some());
+        step.source = proved.unwrap_or_else(|| std::mem::take(&mut step.source));
         for n in 0..step.bindings.len() {
             if step.bindings[n].texture.is_none()
-                && let Some(source) = through_words(&step.source, n, step.kernel.moves)
+                && let Some(source) = through_words(&step.source, n, step.kernel.moves, lanes)
             {
                 step.source = source;
             }
@@ -66,8 +70,9 @@ const ELEMENTS: [(&str, &str, &str, &str); 5] = [
 ];
 
 /// A shader that moves the array at `binding` in 64-bit words; `None` where its elements are others, or where it is used
-/// other than by `name[index]` and `name[index] = value;`. `moves`: elements are stored as they were loaded.
-fn through_words(source: &str, binding: usize, moves: bool) -> Option<String> {
+/// other than by `name[index]` and `name[index] = value;`. `moves`: elements are stored as they were loaded. `lanes`: those
+/// of a subgroup, where what lies abreast in it is moved as a whole.
+fn through_words(source: &str, binding: usize, moves: bool, lanes: Option<u32>) -> Option<String> {
     let head = format!("@group(0) @binding({binding}) var");
     let mut declarations = items(source).into_iter().filter(|item| item.starts_with(&head));
     let (declaration, None) = (declarations.next()?, declarations.next()) else { return None };
@@ -96,28 +101,51 @@ fn through_words(source: &str, binding: usize, moves: bool) -> Option<String> {
     let zero = if moves { format!("u32(arrayLength(&{name}) == 0u)") } else { "0u".into() };
     text += &format!("fn {name}_zero() -> u32 {{\n    return {zero};\n}}\n");
     text += &format!("fn {name}_words(v: {element}) -> {words} {{\n    let zero = {name}_zero();\n    {write}\n}}\n");
+    if let Some(lanes) = lanes {
+        text += &abreast::load(name, element, read, lanes);
+        if space.ends_with("read_write") {
+            text += &abreast::store(name, element, lanes);
+        }
+    }
     for item in others.into_iter().filter(|item| !item.starts_with(&head)) {
-        text += &if globals(item).contains(name) { accesses(item, name)? } else { item.to_string() };
+        let whole = lanes.is_some();
+        text += &if globals(item).contains(name) { accesses(item, name, whole)? } else { item.to_string() };
         text.push('\n');
     }
     Some(text)
 }
 
-/// `text` with `name_wide(index)` for `name[index]`, and `name[index] = name_words(value);` for stores.
-fn accesses(text: &str, name: &str) -> Option<String> {
+/// `text` with `name_wide(index)` for `name[index]`, and `name[index] = name_words(value);` for stores; if `whole`, with
+/// `name_abreast(first)` and `name_put(first, value);` where the index is `abreast(first)`.
+fn accesses(text: &str, name: &str, whole: bool) -> Option<String> {
     let Some((at, _)) = identifiers(text).find(|(_, word)| *word == name) else { return Some(text.to_string()) };
     let open = at + name.len();
     let close = open + matching(&text[open..])?;
-    let index = accesses(&text[open + 1..close], name)?;
+    let index = accesses(&text[open + 1..close], name, whole)?;
+    let first = first_of(&index).filter(|_| whole);
     let (before, after) = (&text[..at], &text[close + 1..]);
     if let Some(value) = after.strip_prefix(" = ") {
         let (value, rest) = value.split_at(value.find(';')?);
-        let value = accesses(value, name)?;
-        return Some(format!("{before}{name}[{index}] = {name}_words({value}){}", accesses(rest, name)?));
+        let value = accesses(value, name, whole)?;
+        let rest = accesses(rest, name, whole)?;
+        return Some(match first {
+            Some(first) => format!("{before}{name}_put({first}, {value}){rest}"),
+            None => format!("{before}{name}[{index}] = {name}_words({value}){rest}"),
+        });
     }
     // A component that is stored, an operation in place, or an address.
     let statement = before.trim_end().ends_with([';', '{', '}', '&']);
-    (!statement).then(|| Some(format!("{before}{name}_wide({index}){}", accesses(after, name)?)))?
+    let load = match first {
+        Some(first) => format!("{name}_abreast({first})"),
+        None => format!("{name}_wide({index})"),
+    };
+    (!statement).then(|| Some(format!("{before}{load}{}", accesses(after, name, whole)?)))?
+}
+
+/// `first` of the index `abreast(first)`.
+fn first_of(index: &str) -> Option<&str> {
+    let inner = index.strip_prefix("abreast")?;
+    (matching(inner)? + 1 == inner.len()).then(|| &inner[1..inner.len() - 1])
 }
 
 /// The place of the bracket that closes the one at the start of `text`.
@@ -125,9 +153,9 @@ fn matching(text: &str) -> Option<usize> {
     let mut depth = 0;
     for (at, c) in text.char_indices() {
         match c {
-            '[' => depth += 1,
-            ']' if depth == 1 => return Some(at),
-            ']' => depth -= 1,
+            '[' | '(' => depth += 1,
+            ']' | ')' if depth == 1 => return Some(at),
+            ']' | ')' => depth -= 1,
             _ if depth == 0 => return None,
             _ => {}
         }
@@ -144,13 +172,13 @@ mod tests {
         let source = "enable f16;\n@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;\n\
                       @group(0) @binding(1) var<storage, read_write> y: array<Pair>;\nalias Pair = array<vec4<f32>, 2>;\n\
                       fn f(i: u32) {\n    let v = x[i + k[1]] * x[2u].y;\n    y[i] = Pair(v, x[i]);\n}\n";
-        let text = through_words(source, 0, false).unwrap();
+        let text = through_words(source, 0, false, None).unwrap();
         assert!(
             text.starts_with("enable f16;\n@group(0) @binding(0) var<storage, read> x: array<vec2<u64>>;\n"),
             "{text}"
         );
         assert!(text.contains("let v = x_wide(i + k[1]) * x_wide(2u).y;"), "{text}");
-        let text = through_words(&text, 1, false).unwrap();
+        let text = through_words(&text, 1, false, None).unwrap();
         assert!(text.contains("var<storage, read_write> y: array<vec4<u64>>;"), "{text}");
         assert!(text.contains("y[i] = y_words(Pair(v, x_wide(i)));"), "{text}");
     }
@@ -159,22 +187,23 @@ mod tests {
     fn components_may_have_another_name() {
         let source = "alias Element = f32;\n@group(0) @binding(0) var<storage, read_write> y: array<vec4<Element>>;\n\
                       fn f(v: vec4<Element>) {\n    y[0] = v;\n}\n";
-        let text = through_words(source, 0, false).unwrap();
+        let text = through_words(source, 0, false, None).unwrap();
         assert!(text.contains("y: array<vec2<u64>>;") && text.contains("y[0] = y_words(v);"), "{text}");
-        assert!(through_words(&source.replace("= f32", "= f16"), 0, false).is_none());
+        assert!(through_words(&source.replace("= f32", "= f16"), 0, false, None).is_none());
     }
 
     #[test]
     fn what_is_read_and_written_in_place_has_both() {
         let source = "@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;\n\
                       fn f() { x[x[0].z] = x[1] + x[2]; }\n";
-        let text = through_words(source, 0, false).unwrap();
+        let text = through_words(source, 0, false, None).unwrap();
         assert!(text.contains("x[x_wide(0).z] = x_words(x_wide(1) + x_wide(2));"), "{text}");
         // The function that makes words calls its parameter so, too.
         let text = through_words(
             "@group(0) @binding(0) var<storage, read_write> v: array<vec4<f32>>;\nfn f() { v[0] = v[1]; }\n",
             0,
             true,
+            None,
         )
         .unwrap();
         assert_eq!(text.matches("&v").count(), 1, "{text}");
@@ -193,7 +222,7 @@ mod tests {
             ("vec4<f32>", "x[0] += x[1];"),
             ("vec4<f32>", "n = arrayLength(&x);"),
         ] {
-            assert!(through_words(&declared(ty, body), 0, false).is_none(), "{body}");
+            assert!(through_words(&declared(ty, body), 0, false, None).is_none(), "{body}");
         }
     }
 }

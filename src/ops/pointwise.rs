@@ -29,7 +29,9 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     let turned = expr.operands.iter().enumerate().find_map(|(n, operand)| Some((n, Turned::of(operand)?)));
     let turned = turned.filter(|(n, _)| bindings.alone(*n));
     let pairs = caps.wide && turned.is_none() && desc.elements().is_multiple_of(8) && expr.dtype != DType::F16;
-    let turns = turns(desc.elements());
+    let is_abreast = pairs && caps.abreast && expr.dtype == DType::F32 && desc.elements() >= ABREAST_FROM;
+    let abreast = caps.subgroup.filter(|_| is_abreast);
+    let turns = turns(desc.elements(), abreast.is_some());
     // The operands that `value4` is given.
     let given: Vec<usize> = match &turned {
         Some((n, _)) => vec![*n],
@@ -38,6 +40,7 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     };
     let (entry, name, replaced) = match &turned {
         Some(_) => ("transpose", "value4_of_turned", "value4_of_turned"),
+        None if abreast.is_some() => ("pairs_abreast", "value4_of_pair", "pair"),
         None if pairs => ("pairs", "value4_of_pair", "pair"),
         None => ("pointwise", "value4", "value4"),
     };
@@ -61,11 +64,14 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     if expr.dtype == DType::F16 {
         kernel = kernel.choose("store", "store_halves");
     }
+    if let Some(lanes) = abreast {
+        kernel = kernel.set("SUBGROUP", lanes);
+    }
     if pairs {
         kernel = kernel
             .set("TURNS", turns)
             .replace("Given", format!("alias Given = array<array<vec4<f32>, 2>, {}>;", given.len().max(1)))
-            .replace("given", bindings.given(&given, desc.elements() / 8));
+            .replace("given", bindings.given(&given, desc.elements() / 8, abreast.is_some()));
     }
     match turned {
         None => {
@@ -84,11 +90,16 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     }
 }
 
+/// Elements from which subgroups move their pairs abreast, which takes 20 to 90 ms longer to compile.
+const ABREAST_FROM: usize = 1 << 19;
+
 /// Turns of an invocation that computes pairs of vec4s; more of them take longer to compile, which large tensors pay back.
-fn turns(elements: usize) -> usize {
+fn turns(elements: usize, abreast: bool) -> usize {
     match elements >> 20 {
+        0..4 if abreast => 2,
         0..2 => 1,
         2..8 => 4,
+        _ if abreast => 4,
         _ => 8,
     }
 }
@@ -239,9 +250,12 @@ impl Bindings {
         operand.dtype == DType::F32 && operand.path.is_empty() && self.alone(n)
     }
 
-    /// `given`: the operands that are read in pairs, no further than the `count`-th.
-    fn given(&self, given: &[usize], count: usize) -> String {
-        let load = |n: &usize| format!("f{}[min(o, {}u)]", self.slots[*n], count.saturating_sub(1));
+    /// `given`: the operands that are read in pairs, no further than the `count`-th; if `abreast`, those of a subgroup.
+    fn given(&self, given: &[usize], count: usize, abreast: bool) -> String {
+        let load = |n: &usize| match abreast {
+            true => format!("f{}[abreast(o)]", self.slots[*n]),
+            false => format!("f{}[min(o, {}u)]", self.slots[*n], count.saturating_sub(1)),
+        };
         let loads: Vec<String> = given.iter().map(load).collect();
         format!("fn given(o: u32) -> Given {{\n    return Given({});\n}}\n", loads.join(", "))
     }

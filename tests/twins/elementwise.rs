@@ -51,12 +51,14 @@ fn one_operand() {
 /// Long tensors, of which an invocation may compute several parts in turn: whole turns, and some that are not.
 #[test]
 fn parts_in_turn() {
-    for rows in [1 << 18, (1 << 18) + 301, (1 << 20) + 77] {
+    for rows in [65_537, 1 << 18, (1 << 18) + 301, (1 << 20) + 77] {
         let g = Graph::new();
         let (x, z, bias) = (g.input([rows, 8]), g.input([rows, 8]), g.input([8]));
         let sum = (&x * 2.0 + &z - &bias).relu();
         let turned = x.reshape([rows, 2, 4]).permute(&[1, 0, 2]).reshape([2, 4 * rows]);
         let program = gpu(0).compile(&g.function([&sum, &turned])).expect("a program");
+        let abreast = program.plan().steps.iter().any(|step| step.kernel.entry == "pairs_abreast");
+        assert_eq!(abreast, program.gpu().caps().abreast, "{program}");
         let whole = |step: usize| (0..8 * rows).map(|i| ((i * step + i / 29) % 23) as f32 - 11.0).collect::<Vec<_>>();
         let (a, b, c) = (whole(7), whole(5), [3.0, -2.0, 0.0, 1.0, 4.0, -5.0, 2.0, 7.0]);
         let run = program.write(&x, &a).and_then(|p| p.write(&z, &b)).and_then(|p| p.write(&bias, &c));

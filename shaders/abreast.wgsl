@@ -1,0 +1,16 @@
+// A subgroup's lanes abreast: where a driver that runs shaders on a CPU can tell that an address is the same in a whole
+// subgroup, it loads and stores there once, not lane by lane with tests for each of them (src/graph/abreast.rs).
+
+// This lane's number in its subgroup; entry points set it.
+var<private> own_lane: u32;
+
+// The place of this lane's element in a stretch that begins at `first`, the same in all lanes and made of what `subgroup_uniform`
+// returns. Only outside of branches, loops that are not written out included, is the stretch moved as a whole.
+fn abreast(first: u32) -> u32 {
+    return first + own_lane;
+}
+
+// n, which is the same in all lanes and below MOST, a constant of at most 2^20.
+fn subgroup_uniform(n: u32, most: u32) -> u32 {
+    return n;
+}
