@@ -1,6 +1,7 @@
 // Lines of LENGTH neighbouring elements, each the work of a team: one invocation, a subgroup, or a workgroup.
 // include: grid.wgsl
 // include: team.wgsl
+// include: abreast.wgsl
 
 alias Lanes = vec4<f32>; // f32, with the functions for one, where lines are not whole vec4s
 const LANES = 4u;
@@ -103,6 +104,33 @@ fn is_line(line: u32) -> bool {
     return LINES % TAKEN == 0u || line < LINES;
 }
 
+// Whether a team is a subgroup whose lanes lie abreast.
+const ABREAST = 0u;
+
+// Whether all lanes of such a team have the h-th Lanes of their line.
+fn is_abreast(h: u32) -> bool {
+    return ABREAST == 1u && (h + 1u) * SUBGROUP <= LENGTH / LANES;
+}
+
+// The h-th Lanes that an invocation takes of the line from `base` on, the k-th of the line.
+fn load(h: u32, base: u32, k: u32) -> Lanes {
+    var v: Lanes;
+    if (is_abreast(h)) {
+        v = x[abreast(base + h * SUBGROUP)];
+    } else {
+        v = x[base + k * STEP];
+    }
+    return v;
+}
+
+fn store(h: u32, base: u32, k: u32, v: Lanes) {
+    if (is_abreast(h)) {
+        y[abreast(base + h * SUBGROUP)] = v;
+    } else {
+        y[base + k * STEP] = v;
+    }
+}
+
 // What an invocation has read of its line in a round: to be read again or, where one round is enough, from here.
 var<private> held: array<Lanes, HELD>;
 
@@ -157,6 +185,22 @@ fn grouped(
     let line = group_index(group, groups);
     if (line < LINES) {
         of_line(line, true, lane, WIDTH);
+    }
+}
+
+// Of lines that a workgroup has in excess, the last one is computed once more.
+@compute @workgroup_size(WIDTH)
+fn by_subgroup_abreast(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    own_lane = lane;
+    prepare(lane);
+    let first = subgroup_uniform(group_index(group, groups) * TAKEN + subgroup * TURNS, LINES + TAKEN);
+    for (var turn = 0u; turn < TURNS; turn++) { // unroll
+        of_line(min(first + turn, LINES - 1u), true, lane, SUBGROUP);
     }
 }
 

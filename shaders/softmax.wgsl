@@ -39,7 +39,7 @@ fn softmax_in_registers(line: u32, live: bool, lane: u32, team: u32) {
     for (var h = 0u; h < HELD; h++) { // unroll
         let k = h * team + lane;
         if (within(h, k)) {
-            held[h] = x[base + k * STEP];
+            held[h] = load(h, base, k);
             most4 = max(most4, held[h]);
         }
     }
@@ -58,8 +58,7 @@ fn softmax_in_registers(line: u32, live: bool, lane: u32, team: u32) {
         let k = h * team + lane;
         if (within(h, k) && live) {
             let y4 = select(held[h] * scale, held[h] - scale, LOG == 1u);
-            let at = base + k * STEP;
-            y[at] = epilogues(y4, LANES * at);
+            store(h, base, k, epilogues(y4, LANES * (base + k * STEP)));
         }
     }
 }

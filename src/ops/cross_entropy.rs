@@ -66,6 +66,7 @@ impl Rule {
             taken: 1,
             block: lines::BLOCK,
             alone: lines::ALONE,
+            abreast: false,
         }
     }
 

@@ -5,6 +5,9 @@ use crate::graph::{Candidate, Caps, Kernel, Shader};
 /// f32 registers in which an invocation keeps what it has read of its line.
 const HELD: usize = 32;
 
+/// Lines whose numbers fit into the digits of `src/graph/abreast.rs`.
+const ABREAST_LINES: usize = 1 << 20;
+
 /// Elements that stay in a CPU's cache, roughly.
 const CACHED: usize = 1 << 16;
 
@@ -49,6 +52,8 @@ pub(super) struct Lines {
     /// Loads of an invocation from which on a CPU is faster with a subgroup for each line than with an invocation: where all
     /// lines stay in its cache, and where they do not.
     pub alone: [usize; 2],
+    /// Whether the shader loads and stores by the functions of `lines.wgsl`, with which a subgroup's lanes lie abreast.
+    pub abreast: bool,
 }
 
 impl Lines {
@@ -67,7 +72,7 @@ pub(super) fn candidates(
     caps: &Caps,
 ) -> Vec<Candidate> {
     let lanes = if lines.vectors() { 4 } else { 1 };
-    let &Lines { count: lines, length, step, tensors, taken, block, alone } = lines;
+    let &Lines { count: lines, length, step, tensors, taken, block, alone, abreast } = lines;
     let steps = length / lanes;
     let width = width([lines, steps], caps);
     let rounds = steps.div_ceil(width);
@@ -103,10 +108,16 @@ pub(super) fn candidates(
     if let Some(size) = caps.subgroup.filter(|&size| size > 1) {
         let rounds = steps.div_ceil(size as usize);
         if rounds * tensors * registers <= HELD {
-            let by_subgroup = fit(by_subgroup).set("HELD", rounds).choose("within", "within_by_subgroup");
-            let kernel = in_a_subgroup(hold(by_subgroup), size, lines.div_ceil(taken), caps);
+            let by_subgroup = hold(fit(by_subgroup).set("HELD", rounds).choose("within", "within_by_subgroup"));
+            let kernel = in_a_subgroup(by_subgroup.clone(), size, lines.div_ceil(taken), caps);
             let first = if caps.cpu { rounds >= alone[usize::from(lines * length >= CACHED)] } else { !serial_first };
             teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(7 * taken + 1));
+            if caps.abreast && abreast && lanes > 1 && lines <= ABREAST_LINES {
+                let kernel =
+                    Kernel { entry: "by_subgroup_abreast", ..by_subgroup }.set("ABREAST", true).set("TURNS", 1u32);
+                let kernel = in_a_subgroup(kernel, size, lines, caps);
+                teams.insert(usize::from(!first), Candidate::single("abreast", kernel));
+            }
         }
     }
     teams

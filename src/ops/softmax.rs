@@ -46,6 +46,7 @@ impl Op for Softmax {
             taken: 1,
             block: lines::BLOCK,
             alone: lines::ALONE,
+            abreast: true,
         };
         let kernels = lines::kernels(shader!("softmax.wgsl"), "softmax").map(|kernel| {
             let kernel = kernel.set("LOG", self.log).bind([Arg::In(0), Arg::Out(0)]);
