@@ -107,9 +107,9 @@ fn is_line(line: u32) -> bool {
 // Whether a team is a subgroup whose lanes lie abreast.
 const ABREAST = 0u;
 
-// Whether all lanes of such a team have the h-th Lanes of their line.
+// Whether all lanes of such a team have the h-th piece of their line.
 fn is_abreast(h: u32) -> bool {
-    return ABREAST == 1u && (h + 1u) * SUBGROUP <= LENGTH / LANES;
+    return ABREAST == 1u && (h + 1u) * SUBGROUP <= LENGTH / (LANES * PIECE);
 }
 
 // The h-th Lanes that an invocation takes of the line from `base` on, the k-th of the line.

@@ -50,32 +50,63 @@ fn piece_of_two(k: u32) -> Piece {
     return pieces[k];
 }
 
+struct Found {
+    most: Lanes, // or the sum
+    loudest: Words,
+}
+
+// What is found of a line whose first piece is `base`, before any of it is.
+fn nothing(base: u32) -> Found {
+    if (KIND == 0u) {
+        return Found();
+    }
+    return Found(signed(piece(base)[0]), Words());
+}
+
+fn with_piece(before: Found, loaded: Piece) -> Found {
+    var found = before;
+    for (var i = 0u; i < PIECE; i++) { // unroll
+        if (KIND == 0u) {
+            found.most += loaded[i];
+        } else {
+            let v = signed(loaded[i]);
+            found.most = select(found.most, v, v > found.most);
+            found.loudest = max(found.loudest, magnitudes(v));
+        }
+    }
+    return found;
+}
+
 // `lane` of `team` invocations, of whom the first stores the result if the line is `live`.
 fn reduce(line: u32, live: bool, lane: u32, team: u32) {
     let base = line * (LENGTH / (LANES * PIECE));
-    var found = Lanes();
-    if (KIND != 0u) {
-        found = signed(piece(base)[0]);
-    }
-    var loudest = Words();
+    var found = nothing(base);
     for (var round = 0u; round < ROUNDS; round++) {
         for (var h = 0u; h < HELD; h++) { // unroll
             let k = (round * HELD + h) * team + lane;
             if (within(h, k)) {
-                let loaded = piece(base + k);
-                for (var i = 0u; i < PIECE; i++) { // unroll
-                    if (KIND == 0u) {
-                        found += loaded[i];
-                    } else {
-                        let v = signed(loaded[i]);
-                        found = select(found, v, v > found);
-                        loudest = max(loudest, magnitudes(v));
-                    }
-                }
+                found = with_piece(found, piece(base + k));
             }
         }
     }
-    let result = of_team(lane, found, loudest);
+    let result = of_team(lane, found.most, found.loudest);
+    if (lane == 0u && live) {
+        results[line] = epilogue(result, line);
+    }
+}
+
+// The same with one round, of a subgroup whose lanes lie abreast.
+fn reduce_abreast(line: u32, live: bool, lane: u32, team: u32) {
+    let base = line * (LENGTH / (LANES * PIECE));
+    var found = nothing(base);
+    for (var h = 0u; h < HELD; h++) { // unroll
+        if (is_abreast(h)) {
+            found = with_piece(found, pieces[abreast(base + h * SUBGROUP)]);
+        } else if (within(h, h * SUBGROUP + lane)) {
+            found = with_piece(found, pieces[base + h * SUBGROUP + lane]);
+        }
+    }
+    let result = of_team(lane, found.most, found.loudest);
     if (lane == 0u && live) {
         results[line] = epilogue(result, line);
     }

@@ -6,7 +6,7 @@ use crate::graph::{Candidate, Caps, Kernel, Shader};
 const HELD: usize = 32;
 
 /// Lines whose numbers fit into the digits of `src/graph/abreast.rs`.
-const ABREAST_LINES: usize = 1 << 20;
+pub(super) const ABREAST_LINES: usize = 1 << 20;
 
 /// Elements that stay in a CPU's cache, roughly.
 const CACHED: usize = 1 << 16;

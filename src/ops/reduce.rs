@@ -52,6 +52,9 @@ const ARG_RUN: usize = 1024;
 /// Loads of an invocation from a line at the most, which keeps rounding errors of sums small.
 const RUN: usize = 256;
 
+/// Elements of a line that a subgroup reads abreast at the most: with more, its code would not stay in a CPU's cache.
+const ABREAST: usize = 512;
+
 /// Invocations that share each of some lines: enough to fill the device.
 pub(super) fn splits([outputs, length]: [usize; 2], inner: bool, caps: &Caps) -> usize {
     if length <= 64 || (outputs >= 8192 && length <= 1024) {
@@ -174,7 +177,9 @@ impl Reduce {
         } else {
             [grouped, alone, staged]
         };
-        order.concat()
+        let mut all = order.concat();
+        all.splice(0..0, self.abreast([outputs, length], caps));
+        all
     }
 
     /// A workgroup for each line; without and with subgroups, the preferred one first.
@@ -199,6 +204,37 @@ impl Reduce {
         let first = stage([outputs * parts, length / parts], [Arg::In(0), Arg::ScratchOut(0)])?;
         let last = stage([outputs, parts], [Arg::ScratchIn(0), Arg::Out(0)])?;
         Some(Candidate::new("in_parts", vec![first, last], vec![outputs * parts * 4]))
+    }
+
+    /// Long lines in parts, the work of a subgroup each, whose lanes lie abreast, and what they leave in parts of that.
+    fn abreast(&self, [outputs, length]: [usize; 2], caps: &Caps) -> Option<Candidate> {
+        let size = caps.subgroup.filter(|_| caps.abreast)? as usize;
+        let places = matches!(self.kind, Kind::ArgMax | Kind::ArgMin);
+        // Measured: what stays in a cache is read no faster so.
+        if places || length < 16 * ABREAST || outputs * length < 1 << 22 {
+            return None;
+        }
+        let mut candidate = Candidate::new("abreast", Vec::new(), Vec::new());
+        let (mut left, mut from) = (length, Arg::In(0));
+        loop {
+            let parts = (left.div_ceil(ABREAST).max(2)..=left / 128).find(|parts| left.is_multiple_of(8 * parts));
+            let Some(parts) = parts.filter(|parts| outputs * parts <= lines::ABREAST_LINES) else { break };
+            let to = Arg::ScratchOut(candidate.scratch.len());
+            let lines = [outputs * parts, left / parts];
+            let kernel = self.of_lines("by_subgroup_abreast", lines, size, [from, to], caps);
+            let kernel = kernel.choose("of_line", "reduce_abreast").set("ABREAST", true);
+            let kernel = kernel.set("HELD", lines[1].div_ceil(8 * size)).set("ROUNDS", 1u32);
+            candidate.kernels.push(lines::in_a_subgroup(kernel, size as u32, lines[0], caps));
+            from = Arg::ScratchIn(candidate.scratch.len());
+            candidate.scratch.push(outputs * parts * 4);
+            left = parts;
+        }
+        if candidate.kernels.is_empty() || left.div_ceil(size) > RUN {
+            return None;
+        }
+        let last = self.of_lines("by_subgroup", [outputs, left], size, [from, Arg::Out(0)], caps);
+        candidate.kernels.push(lines::in_a_subgroup(last, size as u32, outputs, caps));
+        Some(candidate)
     }
 
     /// A kernel of which `team` invocations share a line, with four loads under way for each of them.

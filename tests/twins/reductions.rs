@@ -244,3 +244,37 @@ fn losses() {
         check(&gpu(0), "mse_loss", &json!({"reduction": reduction}), &inputs, Bound::Values(2e-5, 1e-6), &mut random);
     }
 }
+
+/// Lines so long and so many that subgroups take parts of them abreast, where an adapter can do that.
+#[test]
+fn of_long_lines_in_parts() {
+    for [lines, length] in [[1, 1 << 22], [512, 8208], [20, 1 << 18]] {
+        let g = Graph::inference();
+        let x = g.input([lines, length]);
+        let results = [x.sum(&[1], false) * 2.0, x.amax(&[1], false), x.amin(&[1], false)];
+        let program = gpu(0).compile(&g.function(&results)).expect("a program");
+        let abreast = program.plan().steps.iter().filter(|step| step.kernel.entry == "by_subgroup_abreast").count();
+        assert_eq!(abreast >= 3, program.gpu().caps().abreast, "{program}");
+        // Small whole numbers, whose sums are exact; the extrema are of one element each, the NaN is in the last line.
+        let mut values: Vec<f32> = (0..lines * length).map(|i| ((i * 7 + i / 13) % 17) as f32 - 8.0).collect();
+        for line in 0..lines {
+            values[line * length + (line * 37 + 5) % length] = 9.0 + line as f32;
+            values[line * length + length - 1 - line * 11] = -9.0 - line as f32;
+        }
+        let lost = lines * length - length / 2;
+        if lines > 1 {
+            values[lost] = f32::NAN;
+        }
+        program.write(&x, &values).and_then(|p| p.run()).expect("a run");
+        let [sums, most, least] = results.each_ref().map(|y| program.read(y).expect("results"));
+        for (line, values) in values.chunks_exact(length).enumerate() {
+            if line * length <= lost && lost < (line + 1) * length && lines > 1 {
+                assert!([sums[line], most[line], least[line]].iter().all(|v| v.is_nan()), "line {line} of {lines}");
+                continue;
+            }
+            let sum: f64 = values.iter().map(|v| f64::from(*v)).sum();
+            assert_eq!(f64::from(sums[line]), 2.0 * sum, "the sum of line {line} of {lines}");
+            assert_eq!([most[line], least[line]], [9.0 + line as f32, -9.0 - line as f32], "line {line} of {lines}");
+        }
+    }
+}
