@@ -6,7 +6,7 @@ use super::load::Watch;
 use crate::gpu::{RawBuffer, Trust};
 use crate::graph::{Kernel, wgsl};
 use crate::ops::gemm::of_matrices;
-use crate::{DType, Gpu, Result, shader};
+use crate::{DType, Gpu, Graph, Result, shader};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -80,7 +80,9 @@ impl Roofline {
     /// What the device reports. A file that cannot be written is only warned of.
     pub fn of(gpu: &Gpu, fresh: bool, progress: &mut dyn FnMut(&str)) -> Result<Roofline> {
         let file = CacheFile::of("roofline", gpu.info(), gpu.caps(), gpu.checked());
-        let source = wgsl::fingerprint(&shader!("roofline.wgsl"));
+        let shaders =
+            [shader!("roofline.wgsl"), shader!("pointwise.wgsl"), shader!("reduce.wgsl"), shader!("reduce_lines.wgsl")];
+        let source = shaders.map(|shader| wgsl::fingerprint(&shader)).join(" ");
         let known = file.load().filter(|value| value["shader"] == source.as_str());
         if let (false, Some(known)) = (fresh, &known)
             && let Some(roofline) = Roofline::from_value(known)
@@ -124,7 +126,9 @@ impl Roofline {
             let elements = ELEMENTS.iter().filter(move |(name, _)| {
                 !name.contains("u64") || (has(wgpu::Features::SHADER_INT64) && entry != "triad_memory")
             });
-            elements.map(move |element| bandwidth(gpu, entry, *element))
+            elements
+                .map(move |element| bandwidth(gpu, entry, *element))
+                .chain(once_with(move || in_a_graph(gpu, entry)))
         };
         let halves = has(wgpu::Features::SHADER_F16);
         let mut matrices = BTreeMap::new();
@@ -202,10 +206,15 @@ const ELEMENTS: [(&str, usize); 3] = [("f32", 1), ("vec4<f32>", 4), ("vec4<u64>"
 fn rate(gpu: &Gpu, kernel: &Kernel, buffers: &[RawBuffer], work: f64) -> Result<f64> {
     let text = wgsl::specialise(kernel)?;
     let kernel = gpu.raw(Trust::Own, &text, kernel.entry, &[], buffers, kernel.grid)?;
-    gpu.time(gpu.clock(), |encoder| kernel.record(encoder, 1))?;
+    best_of(gpu, work, |encoder| kernel.record(encoder, 1))
+}
+
+/// The best rate, in 10^9 per second, of what does `work` each time that it is recorded.
+fn best_of(gpu: &Gpu, work: f64, mut record: impl FnMut(&mut wgpu::CommandEncoder)) -> Result<f64> {
+    gpu.time(gpu.clock(), &mut record)?;
     let mut least = f64::INFINITY;
     for _ in 0..REPEATS {
-        least = least.min(gpu.time(gpu.clock(), |encoder| kernel.record(encoder, 1))?.max(1e-9));
+        least = least.min(gpu.time(gpu.clock(), &mut record)?.max(1e-9));
     }
     Ok(work / least / 1e9)
 }
@@ -268,6 +277,27 @@ fn bandwidth(gpu: &Gpu, entry: &'static str, (element, width): (&str, usize)) ->
         .grid(gpu.caps().fold(invocations.div_ceil(64)));
     let buffers: Vec<RawBuffer> = bindings.iter().map(|&binding| buffer(binding, words)).collect();
     rate(gpu, &kernel, &buffers, moved * 4.0 * words as f64)
+}
+
+/// What the kernels that networks get on this device move where they do next to nothing else: a sum reads, relu copies.
+fn in_a_graph(gpu: &Gpu, entry: &'static str) -> Result<f64> {
+    let words = (BYTES as u64).min(gpu.caps().binding) as usize / 4;
+    let g = Graph::inference();
+    let (x, z) = (g.input([words]), g.input([words]));
+    let (y, moved) = match entry {
+        "read_memory" => (x.sum(&[], false), 1),
+        "copy_memory" => (x.relu(), 2),
+        _ => (&x + &z * 3.0, 3),
+    };
+    let program = gpu.compile(&g.function([&y]))?;
+    let values = vec![0.5; words];
+    program.write(&x, &values)?;
+    if moved == 3 {
+        program.write(&z, &values)?;
+    }
+    let mut recorded = Ok(());
+    let rate = best_of(gpu, (moved * 4 * words) as f64, |encoder| recorded = program.record(encoder))?;
+    recorded.map(|()| rate)
 }
 
 fn workgroup(gpu: &Gpu) -> Result<f64> {
