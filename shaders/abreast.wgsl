@@ -10,7 +10,7 @@ fn abreast(first: u32) -> u32 {
     return first + own_lane;
 }
 
-// n, which is the same in all lanes and below MOST, a constant of at most 2^20.
+// n, which is the same in all lanes and below `most`, a constant of at most 2^25.
 fn subgroup_uniform(n: u32, most: u32) -> u32 {
     return n;
 }

@@ -1,6 +1,7 @@
 // Optimizers: one dispatch over every element of every parameter. Formulas as in the PyTorch documentation.
 // include: grid.wgsl
 // include: math.wgsl
+// include: abreast.wgsl
 
 alias Lanes = vec4<f32>; // what an invocation updates at a time: f32, with the functions for one, in `step_rows`
 const LANES = 4u;
@@ -96,14 +97,12 @@ fn clipped(s: Settings, grad: Lanes) -> Lanes {
     }
 }
 
+// `m` is where the moments of the update's first lane are; an invocation for itself has `own_lane` 0.
 fn sgd(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     var g = grad + s.decay * weight;
     if (MOMENTUM == 1u) {
-        var buffer = g;
-        if (!s.first) {
-            buffer = s.beta1 * moments[m] + s.rest2 * g;
-        }
-        moments[m] = buffer;
+        let buffer = select(s.beta1 * moments[abreast(m)] + s.rest2 * g, g, s.first);
+        moments[abreast(m)] = buffer;
         g = select(buffer, g + s.beta1 * buffer, NESTEROV == 1u);
     }
     return weight - s.lr * g;
@@ -117,39 +116,39 @@ fn adam(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     } else {
         g += s.decay * w;
     }
-    let first = s.beta1 * moments[m] + s.rest1 * g;
-    var second = s.beta2 * moments[TOTAL / LANES + m] + s.rest2 * g * g;
-    moments[m] = first;
-    moments[TOTAL / LANES + m] = second;
+    let first = s.beta1 * moments[abreast(m)] + s.rest1 * g;
+    var second = s.beta2 * moments[abreast(TOTAL / LANES + m)] + s.rest2 * g * g;
+    moments[abreast(m)] = first;
+    moments[abreast(TOTAL / LANES + m)] = second;
     if (AMSGRAD == 1u) {
-        second = max(second, moments[2u * TOTAL / LANES + m]);
-        moments[2u * TOTAL / LANES + m] = second;
+        second = max(second, moments[abreast(2u * TOTAL / LANES + m)]);
+        moments[abreast(2u * TOTAL / LANES + m)] = second;
     }
     return w - s.rate * first / (sqrt(second * s.root) + s.eps);
 }
 
 fn rmsprop(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     let g = grad + s.decay * weight;
-    let square = s.beta1 * moments[m] + s.rest1 * g * g;
-    moments[m] = square;
+    let square = s.beta1 * moments[abreast(m)] + s.rest1 * g * g;
+    moments[abreast(m)] = square;
     var scale = square;
     if (CENTERED == 1u) {
-        let mean = s.beta1 * moments[TOTAL / LANES + m] + s.rest1 * g;
-        moments[TOTAL / LANES + m] = mean;
+        let mean = s.beta1 * moments[abreast(TOTAL / LANES + m)] + s.rest1 * g;
+        moments[abreast(TOTAL / LANES + m)] = mean;
         scale = max(square - mean * mean, Lanes());
     }
     var step = g / (sqrt(scale) + s.eps);
     if (MOMENTUM == 1u) {
-        step = s.beta2 * moments[2u * TOTAL / LANES + m] + step;
-        moments[2u * TOTAL / LANES + m] = step;
+        step = s.beta2 * moments[abreast(2u * TOTAL / LANES + m)] + step;
+        moments[abreast(2u * TOTAL / LANES + m)] = step;
     }
     return weight - s.lr * step;
 }
 
 fn adagrad(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     let g = grad + s.decay * weight;
-    let sum = moments[m] + g * g;
-    moments[m] = sum;
+    let sum = moments[abreast(m)] + g * g;
+    moments[abreast(m)] = sum;
     return weight - s.rate * g / (sqrt(sum) + s.eps);
 }
 
@@ -181,6 +180,33 @@ fn step(
         // What lies behind the last element of the weights is left as it is.
         let grad = clipped(s, select(Lanes(), grads[(chunk.y + e) / LANES], own));
         weights[w] = select(old, updated(s, select(Lanes(), old, own), grad, (chunk.z + e) / LANES), own);
+    }
+}
+
+const SUBGROUP = 8u;
+const TURNS = CHUNK / (64u * LANES);
+const PLACES = 1u; // more Lanes than there are before any chunk
+
+// The same where every chunk has CHUNK elements, of which each subgroup takes a part, its lanes abreast, and the grid is
+// CHUNKS workgroups.
+@compute @workgroup_size(64)
+fn step_abreast(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    own_lane = lane;
+    let chunk = chunks[subgroup_uniform(group_index(group, groups), CHUNKS)];
+    let s = settings();
+    let part = subgroup_uniform(subgroup, 64u) * (TURNS * SUBGROUP);
+    let w = subgroup_uniform(chunk.x / LANES, PLACES) + part;
+    let g = subgroup_uniform(chunk.y / LANES, PLACES) + part;
+    let m = subgroup_uniform(chunk.z / LANES, PLACES) + part;
+    for (var t = 0u; t < TURNS; t++) { // unroll
+        let n = t * SUBGROUP;
+        let grad = clipped(s, grads[abreast(g + n)]);
+        weights[abreast(w + n)] = updated(s, weights[abreast(w + n)], grad, m + n);
     }
 }
 

@@ -202,6 +202,7 @@ pub(super) fn caps(
     let mirrors = if options.mirrors.unwrap_or(cpu) { limits.max_storage_textures_per_shader_stage } else { 0 };
     // The sanitizer tells floats by their types.
     let wide = cpu && !options.sanitize && device.features().contains(wgpu::Features::SHADER_INT64);
+    let llvmpipe = info.name.contains("llvmpipe");
     let immediates =
         device.features().contains(wgpu::Features::IMMEDIATES) && limits.max_immediate_size as usize >= 4 * DIGITS;
     Caps {
@@ -218,11 +219,11 @@ pub(super) fn caps(
         matrices: if subgroups && same { matrices } else { Vec::new() },
         cpu,
         threads: if cpu { std::thread::available_parallelism().map_or(1, usize::from) } else { 0 },
-        turns: if info.name.contains("llvmpipe") { LLVMPIPE_TURNS } else { usize::MAX },
+        turns: if llvmpipe { LLVMPIPE_TURNS } else { usize::MAX },
         mirrors: mirrors as usize,
         mirrors_from: if options.mirrors.is_some() { 0 } else { MIRRORS_FROM },
         wide,
-        abreast: wide && subgroups && same && immediates,
+        abreast: llvmpipe && wide && subgroups && same && immediates,
         candidate: options.candidate,
         guard: if options.sanitize { sanitize::GUARD_BYTES } else { 0 },
     }

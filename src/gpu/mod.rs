@@ -88,6 +88,9 @@ impl Gpu {
     /// by [`Program::record`]; the app's error handler stays in place. Cooperative matrices, whose sizes only the adapter
     /// knows, are not used. Should the device be lost, tell by [`Gpu::device_lost`].
     ///
+    /// Kernels make use of `SUBGROUP`, `SHADER_F16` and `TIMESTAMP_QUERY` where the device has them and, on CPU adapters,
+    /// of `SHADER_INT64` and of 128 bytes of `IMMEDIATES`.
+    ///
     /// Call it once, and clone what it gives: parameters belong to one `Gpu`.
     pub fn from_wgpu(device: &wgpu::Device, queue: &wgpu::Queue) -> Gpu {
         let info = device.adapter_info();

@@ -1,20 +1,24 @@
 //! The abreast pass: a subgroup's lanes load and store a stretch of memory together.
 //!
-//! Drivers that run shaders on a CPU load and store lane by lane, with tests for each lane. Where they can tell that an
-//! address is the same in the whole subgroup, and that all of its lanes are active, they load it once for all of them, and
-//! store what the first lane has. So, where such an adapter can do it ([`Caps::abreast`]), `name[abreast(first)]`, the
-//! element `first + lane` for each lane, becomes a load of every lane's element, of which each lane picks its own, and a
-//! store is one of every lane's value in turn, handed to the first lane.
+//! Mesa's lavapipe loads and stores lane by lane, with tests for each lane. Where it can tell that an address is the same in
+//! a whole subgroup, and that all lanes are active, it loads once for all of them, and stores what the first lane has. So,
+//! on that driver ([`Caps::abreast`](super::Caps::abreast)), `name[abreast(first)]`, element `first + lane` for each lane,
+//! becomes a load of all lanes' elements, of which each lane picks its own, and a store puts down every lane's value in
+//! turn, handed to the first lane.
 //!
-//! Older ones of these drivers (lavapipe up to Mesa 23) know of few numbers that they are the same in all lanes: literals,
-//! push constants (immediates), and what is computed from them; but of an array of push constants every element, as Vulkan
-//! allows no other index there ("Push Constant Interface"). So `subgroup_uniform(n, most)` looks n up, digit by digit, in a table of
-//! the numbers from 0 to 31.
+//! Up to Mesa 23 it knows of few numbers that they are the same in all lanes: literals, push constants (immediates), and
+//! what is computed from these; but of arrays of push constants every element (`nir_src_is_always_uniform`), as Vulkan asks
+//! for indices there that do not differ. So `subgroup_uniform(n, most)` looks n up, digit by digit, in a table of the
+//! numbers from 0 to 31. There n may differ between a workgroup's subgroups, which is more than Vulkan allows and right on
+//! this driver, whose shaders run subgroup by subgroup.
 
 use super::shake::items;
 
 /// How many digits there are: as many words as any device with push constants has room for.
 pub const DIGITS: usize = 32;
+
+/// What `most` is at the most.
+pub const MOST_UNIFORM: u32 = 1 << 25;
 
 const TABLE: &str = "var<immediate> digits: array<u32, 32>;";
 
@@ -34,7 +38,8 @@ pub(super) fn prove(source: &str) -> Option<String> {
              var all = digits[n & 31u];\n    \
              if (most > 32u) {{ all += digits[(n >> 5u) & 31u] << 5u; }}\n    \
              if (most > 1024u) {{ all += digits[(n >> 10u) & 31u] << 10u; }}\n    \
-             if (most > 32768u) {{ all += digits[n >> 15u] << 15u; }}\n    \
+             if (most > 32768u) {{ all += digits[(n >> 15u) & 31u] << 15u; }}\n    \
+             if (most > 1048576u) {{ all += digits[n >> 20u] << 20u; }}\n    \
              return all;\n}}"
         ),
     ))

@@ -22,7 +22,7 @@ mod tensor;
 pub mod wgsl;
 mod wide;
 
-pub(crate) use abreast::{DIGITS, has_table};
+pub(crate) use abreast::{DIGITS, MOST_UNIFORM, has_table};
 pub use caps::Caps;
 pub use desc::{DType, Desc, Shape};
 pub use kernel::{Arg, Candidate, Const, Kernel, Shader, float};

@@ -211,6 +211,21 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_abreast_is_moved_as_a_whole() {
+        let source = "@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;\n\
+                      fn f(i: u32) {\n    x[abreast(i + 8u)] = x[abreast(i)] * x[abreast(i) + 1u];\n}\n";
+        let text = through_words(source, 0, false, Some(2)).unwrap();
+        assert!(text.contains("x_put(i + 8u, x_abreast(i) * x_wide(abreast(i) + 1u));"), "{text}");
+        assert!(text.contains("w = select(w, w1, own_lane == 1u);"), "{text}");
+        assert!(text.contains("x[first + 1u] = subgroupBroadcast(w, 1u);"), "{text}");
+        // Where the adapter cannot, lane by lane; and what is only read is not stored to.
+        let text = through_words(source, 0, false, None).unwrap();
+        assert!(text.contains("x[abreast(i + 8u)] = x_words(x_wide(abreast(i)) * x_wide(abreast(i) + 1u));"), "{text}");
+        let read = source.replace("read_write", "read").replace("x[abreast(i + 8u)] = ", "let y = ");
+        assert!(!through_words(&read, 0, false, Some(2)).unwrap().contains("_put"));
+    }
+
+    #[test]
     fn other_elements_and_other_uses_stay() {
         let declared = |ty: &str, body: &str| {
             format!("@group(0) @binding(0) var<storage, read_write> x: array<{ty}>;\nfn f() {{ {body} }}\n")

@@ -5,8 +5,8 @@ use crate::graph::{Candidate, Caps, Kernel, Shader};
 /// f32 registers in which an invocation keeps what it has read of its line.
 const HELD: usize = 32;
 
-/// Lines whose numbers fit into the digits of `src/graph/abreast.rs`.
-pub(super) const ABREAST_LINES: usize = 1 << 20;
+/// Lines that subgroups take abreast at the most, so that their numbers stay within `subgroup_uniform`'s.
+pub(super) const ABREAST_LINES: usize = 1 << 24;
 
 /// Elements that stay in a CPU's cache, roughly.
 const CACHED: usize = 1 << 16;

@@ -90,7 +90,8 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     }
 }
 
-/// Elements from which subgroups move their pairs abreast, which takes 20 to 90 ms longer to compile.
+/// Elements from which subgroups move their pairs abreast: fewer would not repay the 20 to 90 ms that it takes longer to
+/// compile.
 const ABREAST_FROM: usize = 1 << 19;
 
 /// Turns of an invocation that computes pairs of vec4s; more of them take longer to compile, which large tensors pay back.

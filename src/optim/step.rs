@@ -3,7 +3,9 @@
 use super::Optimizer;
 use super::kinds::{Clip, Kind};
 use super::rows::RowStep;
-use crate::graph::{Arg, Candidate, Caps, DType, Desc, Function, Graph, Io, Kernel, Op, Param, Role, Tensor};
+use crate::graph::{
+    Arg, Candidate, Caps, DType, Desc, Function, Graph, Io, Kernel, MOST_UNIFORM, Op, Param, Role, Tensor,
+};
 use crate::shader;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -219,6 +221,15 @@ pub(super) fn tuned(o: &Optimizer, entry: &'static str, total: usize) -> Kernel 
         .set("TOTAL", total)
 }
 
+/// What fits a kernel to subgroups whose lanes lie abreast, for these rows of a table, all of [`CHUNK`] elements: where an
+/// adapter can do it, and they are enough to repay the longer time to compile and no more than a grid has workgroups.
+fn abreast(rows: &[[u32; 4]], caps: &Caps) -> Option<impl Fn(Kernel) -> Kernel + use<>> {
+    let lanes = caps.subgroup.filter(|_| caps.abreast && (128..=caps.groups as usize).contains(&rows.len()))?;
+    let last = rows.iter().flat_map(|row| &row[..3]).max()?;
+    let places = 1 + last / LANES as u32;
+    (places <= MOST_UNIFORM).then_some(move |kernel: Kernel| kernel.set("SUBGROUP", lanes).set("PLACES", places))
+}
+
 /// One step of an optimizer over several weights, or a part of one.
 #[derive(Debug)]
 struct Step {
@@ -269,7 +280,7 @@ impl Op for Step {
 
     fn candidates(&self, io: &Io<'_>, caps: &Caps) -> Vec<Candidate> {
         // For each slab, the first weight in it and the rows of its table.
-        let mut slabs: HashMap<u64, (usize, Vec<u32>)> = HashMap::new();
+        let mut slabs: HashMap<u64, (usize, Vec<[u32; 4]>)> = HashMap::new();
         let mut order = Vec::new();
         let mut moment = 0;
         for (n, (range, (place, &grad))) in self.ranges.iter().zip(io.state[3..].iter().zip(io.pack)).enumerate() {
@@ -279,7 +290,7 @@ impl Op for Step {
             });
             for first in range.clone().step_by(CHUNK) {
                 let (moment, length) = (moment + first - range.start, CHUNK.min(range.end - first));
-                rows.extend([place.offset + first, grad + first, moment, length].map(|v| v as u32));
+                rows.push([place.offset + first, grad + first, moment, length].map(|v| v as u32));
             }
             moment += range.len().next_multiple_of(LANES);
         }
@@ -298,13 +309,19 @@ impl Op for Step {
         let mut kernels = Vec::new();
         for slab in order {
             let (weight, rows) = &slabs[&slab];
-            let chunks = rows.len() / 4;
-            let table = Arg::Table(rows.as_slice().into());
-            if kernels.is_empty() {
-                kernels.push(kernel("advance").stream(Arg::Pack).bind(args(table.clone(), *weight)));
+            let (whole, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row[3] as usize == CHUNK);
+            let steps = match abreast(&whole, caps) {
+                Some(fit) => vec![(fit(kernel("step_abreast")), whole), (kernel("step"), others)],
+                None => vec![(kernel("step"), rows.clone())],
+            };
+            for (step, rows) in steps.into_iter().filter(|(_, rows)| !rows.is_empty()) {
+                let table = Arg::Table(rows.as_flattened().into());
+                if kernels.is_empty() {
+                    kernels.push(kernel("advance").stream(Arg::Pack).bind(args(table.clone(), *weight)));
+                }
+                let step = step.set("CHUNKS", rows.len()).stream(Arg::Pack).bind(args(table, *weight));
+                kernels.push(step.grid(caps.fold(rows.len())));
             }
-            let step = kernel("step").set("CHUNKS", chunks).stream(Arg::Pack).bind(args(table, *weight));
-            kernels.push(step.grid(caps.fold(chunks)));
         }
         vec![Candidate::new("chunks", kernels, Vec::new())]
     }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::json;
 use shadegrad::graph::Role;
 use shadegrad::ops::Window;
-use shadegrad::optim::Adam;
+use shadegrad::optim::{Adagrad, Adam, AdamW, Optimizer, RmsProp, Sgd};
 use shadegrad::{Error, Graph, Param};
 
 use crate::support::reference::Random;
@@ -121,6 +121,49 @@ fn the_moments_of_a_large_weight() {
         let values = gpu.read_param(weight).expect("values");
         let wrong = values.iter().position(|value| (value - want).abs() > 1e-4);
         assert_eq!(wrong, None, "{weight:?}: {:?} and not {want}", wrong.map(|at| values[at]));
+    }
+}
+
+/// A large weight whose elements repeat a small one's, and so do its gradients: whatever kernels update it, each element
+/// has to become what the small one's becomes, to the bit.
+#[test]
+fn large_weights_are_updated_as_small_ones() {
+    const COUNT: usize = (130 << 10) + 77;
+    const PERIOD: usize = 997;
+    let optimizers: [Optimizer; 9] = [
+        Sgd::new(0.1).weight_decay(0.01).clip_value(0.8).into(),
+        Sgd::new(0.1).momentum(0.9).dampening(0.1).into(),
+        Sgd::new(0.1).momentum(0.9).nesterov(true).clip_norm(5.0).into(),
+        Adam::new(0.1).weight_decay(0.01).into(),
+        Adam::new(0.1).amsgrad(true).clip_norm(5.0).into(),
+        AdamW::new(0.1).into(),
+        RmsProp::new(0.1).into(),
+        RmsProp::new(0.1).momentum(0.9).centered(true).into(),
+        Adagrad::new(0.1).lr_decay(0.1).into(),
+    ];
+    let mut random = Random::new(91);
+    let mut draw = || random.normal(vec![PERIOD]).to_f32();
+    let whole = |part: &[f32]| part.iter().copied().cycle().take(COUNT).collect::<Vec<_>>();
+    let gpu = gpu(0);
+    for optimizer in optimizers {
+        let (name, start) = (format!("{optimizer:?}"), draw());
+        let small = Param::new("small", Role::Weight, [PERIOD], &start);
+        let large = Param::new("large", Role::Weight, [COUNT], &whole(&start));
+        let g = Graph::new();
+        let (slope, slopes) = (g.input([PERIOD]), g.input([COUNT]));
+        let loss = (g.param(&small) * &slope).sum(&[], false) + (g.param(&large) * &slopes).sum(&[], false);
+        let program = gpu.compile(&g.minimize(&loss, optimizer)).expect("a program");
+        let abreast = program.plan().steps.iter().any(|step| step.kernel.entry == "step_abreast");
+        assert_eq!(abreast, program.gpu().caps().abreast, "{program}");
+        for _ in 0..3 {
+            let values = draw();
+            let written = program.write(&slope, &values).and_then(|p| p.write(&slopes, &whole(&values)));
+            written.and_then(|p| p.run()).expect("a run");
+        }
+        let [small, large] = [&small, &large].map(|param| gpu.read_param(param).expect("weights"));
+        assert_ne!(small, start, "{name}");
+        let wrong = large.iter().zip(whole(&small)).position(|(a, b)| a.to_bits() != b.to_bits());
+        assert_eq!(wrong, None, "{name}");
     }
 }
 
