@@ -4,8 +4,9 @@
 // This lane's number in its subgroup; entry points set it.
 var<private> own_lane: u32;
 
-// The place of this lane's element in a stretch that begins at `first`, the same in all lanes and made of what `subgroup_uniform`
-// returns. Only outside of branches, loops that are not written out included, is the stretch moved as a whole.
+// The place of this lane's element in a stretch that begins at `first`, which is the same in all lanes and made of literals and
+// of what `subgroup_uniform` returns. As an index it belongs outside of branches and of loops that are not written out: within
+// one, every lane would load the whole stretch by itself, and stores need all lanes.
 fn abreast(first: u32) -> u32 {
     return first + own_lane;
 }
