@@ -195,7 +195,7 @@ fn products() -> Function {
     outputs.extend([narrow.matmul(&wide), wide.matmul_t(&narrow, true, true)]);
     outputs.extend([hc.permute(&[1, 0]).cast(DType::F32), hc.narrow(1, 1, 7).cast(DType::F32)]);
     // Long enough for subgroups abreast.
-    let (long, lines) = (g.input([1 << 16, 8]), g.input([256, 512]));
+    let (long, lines) = (g.input([1 << 16, 8]), g.input([8192, 512]));
     outputs.extend([long.relu() + &g.input([8]), lines.softmax(1), lines.log_softmax(1), lines.sum(&[1], false)]);
     with_gradients(&g, outputs, &[&a, &b, &c, &tall])
 }

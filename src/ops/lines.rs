@@ -5,6 +5,9 @@ use crate::graph::{Candidate, Caps, Kernel, Shader};
 /// f32 registers in which an invocation keeps what it has read of its line.
 const HELD: usize = 32;
 
+/// Elements from which subgroups take lines abreast, in code that takes up to a second to compile.
+const ABREAST_FROM: usize = 1 << 21;
+
 /// Lines that subgroups take abreast at the most, so that their numbers stay within `subgroup_uniform`'s.
 pub(super) const ABREAST_LINES: usize = 1 << 24;
 
@@ -112,7 +115,7 @@ pub(super) fn candidates(
             let kernel = in_a_subgroup(by_subgroup.clone(), size, lines.div_ceil(taken), caps);
             let first = if caps.cpu { rounds >= alone[usize::from(lines * length >= CACHED)] } else { !serial_first };
             teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(7 * taken + 1));
-            if caps.abreast && abreast && lanes > 1 && lines <= ABREAST_LINES {
+            if caps.abreast && abreast && lanes > 1 && lines <= ABREAST_LINES && lines * length >= ABREAST_FROM {
                 let kernel =
                     Kernel { entry: "by_subgroup_abreast", ..by_subgroup }.set("ABREAST", true).set("TURNS", 1u32);
                 let kernel = in_a_subgroup(kernel, size, lines, caps);

@@ -52,7 +52,8 @@ const ARG_RUN: usize = 1024;
 /// Loads of an invocation from a line at the most, which keeps rounding errors of sums small.
 const RUN: usize = 256;
 
-/// Elements of a line that a subgroup reads abreast at the most: with more, its code would not stay in a CPU's cache.
+/// Elements of a line that a subgroup reads abreast, or twice as many where that is the whole line: the more there are, the
+/// longer its code.
 const ABREAST: usize = 512;
 
 /// Invocations that share each of some lines: enough to fill the device.
@@ -206,25 +207,29 @@ impl Reduce {
         Some(Candidate::new("in_parts", vec![first, last], vec![outputs * parts * 4]))
     }
 
-    /// Long lines in parts, the work of a subgroup each, whose lanes lie abreast, and what they leave in parts of that.
+    /// Lines by a subgroup each, whose lanes lie abreast; long ones in parts, and what these leave in parts of that.
     fn abreast(&self, [outputs, length]: [usize; 2], caps: &Caps) -> Option<Candidate> {
         let size = caps.subgroup.filter(|_| caps.abreast)? as usize;
         let places = matches!(self.kind, Kind::ArgMax | Kind::ArgMin);
-        // Measured: what stays in a cache is read no faster so.
-        if places || length < 16 * ABREAST || outputs * length < 1 << 22 {
+        // Measured: what stays in a cache is read no faster so, what does not twice as fast.
+        if places || outputs * length < 1 << 22 {
             return None;
         }
         let mut candidate = Candidate::new("abreast", Vec::new(), Vec::new());
         let (mut left, mut from) = (length, Arg::In(0));
         loop {
-            let parts = (left.div_ceil(ABREAST).max(2)..=left / 128).find(|parts| left.is_multiple_of(8 * parts));
+            let least = if left > 2 * ABREAST { left.div_ceil(ABREAST) } else { 1 };
+            let parts = (least..=left / 64).find(|parts| left.is_multiple_of(8 * parts));
             let Some(parts) = parts.filter(|parts| outputs * parts <= lines::ABREAST_LINES) else { break };
-            let to = Arg::ScratchOut(candidate.scratch.len());
+            let to = if parts == 1 { Arg::Out(0) } else { Arg::ScratchOut(candidate.scratch.len()) };
             let lines = [outputs * parts, left / parts];
             let kernel = self.of_lines("by_subgroup_abreast", lines, size, [from, to], caps);
             let kernel = kernel.choose("of_line", "reduce_abreast").set("ABREAST", true);
             let kernel = kernel.set("HELD", lines[1].div_ceil(8 * size)).set("ROUNDS", 1u32);
             candidate.kernels.push(lines::in_a_subgroup(kernel, size as u32, lines[0], caps));
+            if parts == 1 {
+                return Some(candidate);
+            }
             from = Arg::ScratchIn(candidate.scratch.len());
             candidate.scratch.push(outputs * parts * 4);
             left = parts;

@@ -180,6 +180,33 @@ fn softmax_of_many_lines() {
     }
 }
 
+/// So many elements that subgroups take the lines abreast, where an adapter can do that: their turns are whole, or not.
+#[test]
+fn softmax_of_many_elements() {
+    let mut random = Random::new(39);
+    for [lines, length] in [[8193, 256], [2100, 1000]] {
+        let x = random.normal(vec![lines, length]).to_f32();
+        let g = Graph::inference();
+        let input = g.input([lines, length]);
+        let results = [input.softmax(1) * 2.0, input.log_softmax(1)];
+        let program = gpu(0).compile(&g.function(&results)).expect("a program");
+        let abreast = program.plan().steps.iter().filter(|step| step.kernel.entry == "by_subgroup_abreast").count();
+        assert_eq!(abreast == 2, program.gpu().caps().abreast, "{program}");
+        program.write(&input, &x).and_then(|p| p.run()).expect("a run");
+        let [shares, logs] = results.each_ref().map(|y| program.read(y).expect("results"));
+        for line in 0..lines {
+            let of =
+                |values: &'_ [f32]| values[line * length..][..length].iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+            let log_sum = of(&x).iter().map(|v| v.exp()).sum::<f64>().ln();
+            for (k, (v, (share, log))) in of(&x).iter().zip(of(&shares).iter().zip(of(&logs))).enumerate() {
+                let want = v - log_sum;
+                assert!((share - 2.0 * want.exp()).abs() < 4e-6 * want.exp() + 1e-9, "line {line}, {k}: {share}");
+                assert!((log - want).abs() < 1e-5, "line {line}, {k}: {log} and not {want}");
+            }
+        }
+    }
+}
+
 /// What a mask, a NaN and a growing maximum make of lines that stay in registers or not.
 #[test]
 fn softmax_of_masked_lines() {
@@ -245,10 +272,10 @@ fn losses() {
     }
 }
 
-/// Lines so long and so many that subgroups take parts of them abreast, where an adapter can do that.
+/// So many elements that subgroups take the lines or parts of them abreast, where an adapter can do that.
 #[test]
-fn of_long_lines_in_parts() {
-    for [lines, length] in [[1, 1 << 22], [512, 8208], [20, 1 << 18]] {
+fn of_many_elements() {
+    for [lines, length] in [[1, 1 << 22], [512, 8208], [20, 1 << 18], [4200, 1000]] {
         let g = Graph::inference();
         let x = g.input([lines, length]);
         let results = [x.sum(&[1], false) * 2.0, x.amax(&[1], false), x.amin(&[1], false)];
@@ -259,7 +286,7 @@ fn of_long_lines_in_parts() {
         let mut values: Vec<f32> = (0..lines * length).map(|i| ((i * 7 + i / 13) % 17) as f32 - 8.0).collect();
         for line in 0..lines {
             values[line * length + (line * 37 + 5) % length] = 9.0 + line as f32;
-            values[line * length + length - 1 - line * 11] = -9.0 - line as f32;
+            values[line * length + (line * 37 + 6) % length] = -9.0 - line as f32;
         }
         let lost = lines * length - length / 2;
         if lines > 1 {
