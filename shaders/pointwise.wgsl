@@ -81,8 +81,8 @@ fn pairs(
 
 const SUBGROUP = 8u;
 
-// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP pairs each; where the last one would have fewer, some
-// are computed twice.
+// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP pairs each. Where the last one would have fewer, or a
+// workgroup has subgroups in excess, some are computed again.
 @compute @workgroup_size(256)
 fn pairs_abreast(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -93,7 +93,7 @@ fn pairs_abreast(
     own_lane = lane;
     let stretch = group_index(group, groups) * (256u / SUBGROUP) + subgroup;
     let last = COUNT - TURNS * SUBGROUP;
-    let first = min(subgroup_uniform(stretch, last / (TURNS * SUBGROUP) + 258u) * (TURNS * SUBGROUP), last);
+    let first = min(subgroup_uniform(stretch, last / (TURNS * SUBGROUP) + 2u) * (TURNS * SUBGROUP), last);
     var e = given(first);
     for (var t = 0u; t < TURNS; t++) { // unroll
         let results = pair(abreast(first + t * SUBGROUP), e);
