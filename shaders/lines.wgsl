@@ -188,7 +188,7 @@ fn grouped(
     }
 }
 
-// Of lines that a workgroup has in excess, the last one is computed once more.
+// What subgroups in excess do is one of the lines once more.
 @compute @workgroup_size(WIDTH)
 fn by_subgroup_abreast(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -197,11 +197,8 @@ fn by_subgroup_abreast(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     own_lane = lane;
-    prepare(lane);
-    let first = subgroup_uniform(group_index(group, groups) * TAKEN + subgroup * TURNS, LINES + TAKEN);
-    for (var turn = 0u; turn < TURNS; turn++) { // unroll
-        of_line(min(first + turn, LINES - 1u), true, lane, SUBGROUP);
-    }
+    let line = subgroup_uniform(group_index(group, groups) * (WIDTH / SUBGROUP) + subgroup, LINES);
+    of_line(min(line, LINES - 1u), true, lane, SUBGROUP);
 }
 
 @compute @workgroup_size(WIDTH)

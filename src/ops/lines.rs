@@ -116,8 +116,7 @@ pub(super) fn candidates(
             let first = if caps.cpu { rounds >= alone[usize::from(lines * length >= CACHED)] } else { !serial_first };
             teams.insert(usize::from(!first), Candidate::single("in_a_subgroup", kernel).turns(7 * taken + 1));
             if caps.abreast && abreast && lanes > 1 && lines <= ABREAST_LINES && lines * length >= ABREAST_FROM {
-                let kernel =
-                    Kernel { entry: "by_subgroup_abreast", ..by_subgroup }.set("ABREAST", true).set("TURNS", 1u32);
+                let kernel = Kernel { entry: "by_subgroup_abreast", ..by_subgroup }.set("ABREAST", true);
                 let kernel = in_a_subgroup(kernel, size, lines, caps);
                 teams.insert(usize::from(!first), Candidate::single("abreast", kernel));
             }

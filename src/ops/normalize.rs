@@ -145,8 +145,8 @@ impl Lines {
         let block = if tensors == 1 { 8 } else { 1 };
         // Measured: of single elements, subgroups are never faster.
         let alone = if self.length.is_multiple_of(4) { [usize::MAX, 5] } else { [usize::MAX; 2] };
-        let abreast = false;
-        let lines = lines::Lines { count: lines, length: self.length, step: 1, tensors, taken, block, alone, abreast };
+        let (length, step, abreast) = (self.length, 1, false);
+        let lines = lines::Lines { count: lines, length, step, tensors, taken, block, alone, abreast };
         lines::candidates(kernels, &lines, hold, caps)
     }
 
