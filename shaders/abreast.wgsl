@@ -4,11 +4,11 @@
 // This lane's number in its subgroup; entry points set it.
 var<private> own_lane: u32;
 
-// The place of this lane's element in a stretch that begins at `first`, which is the same in all lanes and made of literals and
-// of what `subgroup_uniform` returns. As an index it belongs outside of branches and of loops that are not written out: within
-// one, every lane would load the whole stretch by itself, and stores need all lanes.
-fn abreast(first: u32) -> u32 {
-    return first + own_lane;
+// The place of this lane's element: an expression in which `own_lane` stands and, but for it, only literals and what
+// `subgroup_uniform` returns. As an index it belongs outside of branches and of loops that are not written out: within one,
+// every lane would load all lanes' elements by itself, and stores need all lanes.
+fn abreast(place: u32) -> u32 {
+    return place;
 }
 
 // n, which is the same in all lanes and below `most`, a constant of at most 2^25.

@@ -116,7 +116,7 @@ fn is_abreast(h: u32) -> bool {
 fn load(h: u32, base: u32, k: u32) -> Lanes {
     var v: Lanes;
     if (is_abreast(h)) {
-        v = x[abreast(base + h * SUBGROUP)];
+        v = x[abreast(base + h * SUBGROUP + own_lane)];
     } else {
         v = x[base + k * STEP];
     }
@@ -125,7 +125,7 @@ fn load(h: u32, base: u32, k: u32) -> Lanes {
 
 fn store(h: u32, base: u32, k: u32, v: Lanes) {
     if (is_abreast(h)) {
-        y[abreast(base + h * SUBGROUP)] = v;
+        y[abreast(base + h * SUBGROUP + own_lane)] = v;
     } else {
         y[base + k * STEP] = v;
     }

@@ -101,8 +101,8 @@ fn clipped(s: Settings, grad: Lanes) -> Lanes {
 fn sgd(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     var g = grad + s.decay * weight;
     if (MOMENTUM == 1u) {
-        let buffer = select(s.beta1 * moments[abreast(m)] + s.rest2 * g, g, s.first);
-        moments[abreast(m)] = buffer;
+        let buffer = select(s.beta1 * moments[abreast(m + own_lane)] + s.rest2 * g, g, s.first);
+        moments[abreast(m + own_lane)] = buffer;
         g = select(buffer, g + s.beta1 * buffer, NESTEROV == 1u);
     }
     return weight - s.lr * g;
@@ -116,39 +116,39 @@ fn adam(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     } else {
         g += s.decay * w;
     }
-    let first = s.beta1 * moments[abreast(m)] + s.rest1 * g;
-    var second = s.beta2 * moments[abreast(TOTAL / LANES + m)] + s.rest2 * g * g;
-    moments[abreast(m)] = first;
-    moments[abreast(TOTAL / LANES + m)] = second;
+    let first = s.beta1 * moments[abreast(m + own_lane)] + s.rest1 * g;
+    var second = s.beta2 * moments[abreast(TOTAL / LANES + m + own_lane)] + s.rest2 * g * g;
+    moments[abreast(m + own_lane)] = first;
+    moments[abreast(TOTAL / LANES + m + own_lane)] = second;
     if (AMSGRAD == 1u) {
-        second = max(second, moments[abreast(2u * TOTAL / LANES + m)]);
-        moments[abreast(2u * TOTAL / LANES + m)] = second;
+        second = max(second, moments[abreast(2u * TOTAL / LANES + m + own_lane)]);
+        moments[abreast(2u * TOTAL / LANES + m + own_lane)] = second;
     }
     return w - s.rate * first / (sqrt(second * s.root) + s.eps);
 }
 
 fn rmsprop(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     let g = grad + s.decay * weight;
-    let square = s.beta1 * moments[abreast(m)] + s.rest1 * g * g;
-    moments[abreast(m)] = square;
+    let square = s.beta1 * moments[abreast(m + own_lane)] + s.rest1 * g * g;
+    moments[abreast(m + own_lane)] = square;
     var scale = square;
     if (CENTERED == 1u) {
-        let mean = s.beta1 * moments[abreast(TOTAL / LANES + m)] + s.rest1 * g;
-        moments[abreast(TOTAL / LANES + m)] = mean;
+        let mean = s.beta1 * moments[abreast(TOTAL / LANES + m + own_lane)] + s.rest1 * g;
+        moments[abreast(TOTAL / LANES + m + own_lane)] = mean;
         scale = max(square - mean * mean, Lanes());
     }
     var step = g / (sqrt(scale) + s.eps);
     if (MOMENTUM == 1u) {
-        step = s.beta2 * moments[abreast(2u * TOTAL / LANES + m)] + step;
-        moments[abreast(2u * TOTAL / LANES + m)] = step;
+        step = s.beta2 * moments[abreast(2u * TOTAL / LANES + m + own_lane)] + step;
+        moments[abreast(2u * TOTAL / LANES + m + own_lane)] = step;
     }
     return weight - s.lr * step;
 }
 
 fn adagrad(s: Settings, weight: Lanes, grad: Lanes, m: u32) -> Lanes {
     let g = grad + s.decay * weight;
-    let sum = moments[abreast(m)] + g * g;
-    moments[abreast(m)] = sum;
+    let sum = moments[abreast(m + own_lane)] + g * g;
+    moments[abreast(m + own_lane)] = sum;
     return weight - s.rate * g / (sqrt(sum) + s.eps);
 }
 
@@ -205,8 +205,8 @@ fn step_abreast(
     let m = subgroup_uniform(chunk.z / LANES, PLACES) + part;
     for (var t = 0u; t < TURNS; t++) { // unroll
         let n = t * SUBGROUP;
-        let grad = clipped(s, grads[abreast(g + n)]);
-        weights[abreast(w + n)] = updated(s, weights[abreast(w + n)], grad, m + n);
+        let grad = clipped(s, grads[abreast(g + n + own_lane)]);
+        weights[abreast(w + n + own_lane)] = updated(s, weights[abreast(w + n + own_lane)], grad, m + n);
     }
 }
 

@@ -96,11 +96,11 @@ fn pairs_abreast(
     let first = min(subgroup_uniform(stretch, last / (TURNS * SUBGROUP) + 2u) * (TURNS * SUBGROUP), last);
     var e = given(first);
     for (var t = 0u; t < TURNS; t++) { // unroll
-        let results = pair(abreast(first + t * SUBGROUP), e);
+        let results = pair(first + t * SUBGROUP + own_lane, e);
         if (t + 1u < TURNS) {
             e = given(first + (t + 1u) * SUBGROUP);
         }
-        y_pairs[abreast(first + t * SUBGROUP)] = results;
+        y_pairs[abreast(first + t * SUBGROUP + own_lane)] = results;
     }
 }
 
@@ -109,6 +109,7 @@ fn pairs_abreast(
 const ROWS = 4u;
 const COLUMNS = 4u;
 const STEP = 4u; // elements of the output from one row to the next
+const FROM = 4u; // elements of the operand from one column to the next
 const OTHERS = 1u;
 
 alias Turned = f32;
@@ -118,13 +119,30 @@ fn first(o: u32) -> u32 {
     return o;
 }
 
-// What goes to element i of the output and the three rows behind it.
-fn turned(i: u32) -> vec4<Turned> {
+// The operand's element that goes there.
+fn origin(o: u32) -> u32 {
+    return o;
+}
+
+// Elements p to p + 3 of the operand.
+fn turned(p: u32) -> vec4<Turned> {
     return vec4<Turned>();
 }
 
 fn value4_of_turned(q: u32, e: vec4<Turned>) -> vec4<Element> {
     return vec4<Element>();
+}
+
+// What goes to elements 4q to 4q + 3 of four rows.
+alias Block = array<vec4<Element>, 4>;
+
+fn block(q: u32, a: vec4<Turned>, b: vec4<Turned>, c: vec4<Turned>, d: vec4<Turned>) -> Block {
+    return Block(
+        value4_of_turned(q, vec4<Turned>(a.x, b.x, c.x, d.x)),
+        value4_of_turned(q + STEP / 4u, vec4<Turned>(a.y, b.y, c.y, d.y)),
+        value4_of_turned(q + 2u * STEP / 4u, vec4<Turned>(a.z, b.z, c.z, d.z)),
+        value4_of_turned(q + 3u * STEP / 4u, vec4<Turned>(a.w, b.w, c.w, d.w)),
+    );
 }
 
 @compute @workgroup_size(64)
@@ -141,13 +159,48 @@ fn transpose(
     if (id >= columns * rows * OTHERS || row >= ROWS || column >= COLUMNS) {
         return;
     }
-    let i = first(id / (columns * rows)) + row * STEP + column;
-    let a = turned(i);
-    let b = turned(i + 1u);
-    let c = turned(i + 2u);
-    let d = turned(i + 3u);
-    store(i / 4u, value4_of_turned(i / 4u, vec4<Turned>(a.x, b.x, c.x, d.x)));
-    store((i + STEP) / 4u, value4_of_turned((i + STEP) / 4u, vec4<Turned>(a.y, b.y, c.y, d.y)));
-    store((i + 2u * STEP) / 4u, value4_of_turned((i + 2u * STEP) / 4u, vec4<Turned>(a.z, b.z, c.z, d.z)));
-    store((i + 3u * STEP) / 4u, value4_of_turned((i + 3u * STEP) / 4u, vec4<Turned>(a.w, b.w, c.w, d.w)));
+    let o = id / (columns * rows);
+    let p = origin(o) + column * FROM + row;
+    let q = (first(o) + row * STEP + column) / 4u;
+    let results = block(q, turned(p), turned(p + FROM), turned(p + 2u * FROM), turned(p + 3u * FROM));
+    for (var n = 0u; n < 4u; n++) { // unroll
+        store(q + n * STEP / 4u, results[n]);
+    }
+}
+
+// The same by subgroups whose lanes lie abreast: 4 x 4 elements for each lane, DOWN lanes below each other.
+const DOWN = 4u;
+const TILE_ROWS = 4u * DOWN;
+const TILE_COLUMNS = 4u * (SUBGROUP / DOWN);
+
+fn turned_abreast(p: u32) -> vec4<Turned> {
+    return vec4<Turned>();
+}
+
+// Tiles at the end overlap with others, and subgroups in excess compute the last one again.
+@compute @workgroup_size(64)
+fn transpose_abreast(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    own_lane = lane;
+    let columns = (COLUMNS + TILE_COLUMNS - 1u) / TILE_COLUMNS;
+    let rows = (ROWS + TILE_ROWS - 1u) / TILE_ROWS;
+    let tiles = columns * rows * OTHERS;
+    let id = subgroup_uniform(min(group_index(group, groups) * (64u / SUBGROUP) + subgroup, tiles - 1u), tiles);
+    let row = min(id / columns % rows * TILE_ROWS, ROWS - TILE_ROWS);
+    let column = min(id % columns * TILE_COLUMNS, COLUMNS - TILE_COLUMNS);
+    let o = id / (columns * rows);
+    let p = origin(o) + column * FROM + row;
+    let q = (first(o) + row * STEP + column) / 4u;
+    let a = turned_abreast(p);
+    let b = turned_abreast(p + FROM);
+    let c = turned_abreast(p + 2u * FROM);
+    let d = turned_abreast(p + 3u * FROM);
+    let results = block(q + lane % DOWN * STEP + lane / DOWN, a, b, c, d);
+    for (var n = 0u; n < 4u; n++) { // unroll
+        y[abreast(q + (own_lane % DOWN * 4u + n) * (STEP / 4u) + own_lane / DOWN)] = results[n];
+    }
 }

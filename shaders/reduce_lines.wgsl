@@ -101,7 +101,7 @@ fn reduce_abreast(line: u32, live: bool, lane: u32, team: u32) {
     var found = nothing(base);
     for (var h = 0u; h < HELD; h++) { // unroll
         if (is_abreast(h)) {
-            found = with_piece(found, pieces[abreast(base + h * SUBGROUP)]);
+            found = with_piece(found, pieces[abreast(base + h * SUBGROUP + own_lane)]);
         } else if (within(h, h * SUBGROUP + lane)) {
             found = with_piece(found, pieces[base + h * SUBGROUP + lane]);
         }

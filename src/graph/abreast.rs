@@ -1,10 +1,10 @@
-//! The abreast pass: a subgroup's lanes load and store a stretch of memory together.
+//! The abreast pass: a subgroup's lanes load and store together.
 //!
 //! Mesa's lavapipe loads and stores lane by lane, with tests for each lane. Where it can tell that an address is the same in
 //! a whole subgroup, and that all lanes are active, it loads once for all of them, and stores what the first lane has. So,
-//! on that driver ([`Caps::abreast`](super::Caps::abreast)), `name[abreast(first)]`, element `first + lane` for each lane,
-//! becomes a load of all lanes' elements, of which each lane picks its own, and a store puts down every lane's value in
-//! turn, handed to the first lane.
+//! on that driver ([`Caps::abreast`](super::Caps::abreast)), `name[abreast(place)]`, where `place` differs between lanes by
+//! their number `own_lane`, becomes a load of all lanes' elements, of which each lane picks its own, and a store puts down
+//! every lane's value in turn, handed to the first lane.
 //!
 //! Up to Mesa 23 it knows of few numbers that they are the same in all lanes: literals, push constants (immediates), and
 //! what is computed from these; but of arrays of push constants every element (`nir_src_is_always_uniform`), as Vulkan asks
@@ -12,13 +12,16 @@
 //! numbers from 0 to 31. There n may differ between a workgroup's subgroups, which is more than Vulkan allows and right on
 //! this driver, whose shaders run subgroup by subgroup.
 
-use super::shake::items;
+use super::shake::{identifiers, items};
+use super::wide::matching;
 
 /// How many digits there are: as many words as any device with push constants has room for.
 pub const DIGITS: usize = 32;
 
 /// What `most` is at the most.
 pub const MOST_UNIFORM: u32 = 1 << 25;
+
+const OWN: &str = "own_lane";
 
 const TABLE: &str = "var<immediate> digits: array<u32, 32>;";
 
@@ -45,17 +48,35 @@ pub(super) fn prove(source: &str) -> Option<String> {
     ))
 }
 
-/// The function that loads what lies abreast from `first` on in the buffer `name`; `read` makes an element of words `w`.
+/// The function that loads the lanes' elements of the buffer `name`; `read` makes an element of words `w`.
 pub(super) fn load(name: &str, element: &str, read: &str, lanes: u32) -> String {
-    let all: String = (0..lanes).map(|lane| format!("    let w{lane} = {name}[first + {lane}u];\n")).collect();
+    let all: String = (0..lanes).map(|lane| format!("    let w{lane} = {name}[p{lane}];\n")).collect();
     let pick = |lane| format!("    w = select(w, w{lane}, own_lane == {lane}u);\n");
     let own: String = (1..lanes).map(pick).collect();
-    format!("fn {name}_abreast(first: u32) -> {element} {{\n{all}    var w = w0;\n{own}    return {read};\n}}\n")
+    let places = each(lanes, |lane| format!("p{lane}: u32"));
+    format!("fn {name}_abreast({places}) -> {element} {{\n{all}    var w = w0;\n{own}    return {read};\n}}\n")
 }
 
-/// The function that stores each lane's `v` abreast from `first` on in the buffer `name`.
+/// The function that stores the lanes' values `v` in the buffer `name`.
 pub(super) fn store(name: &str, element: &str, lanes: u32) -> String {
-    let put = |lane| format!("    {name}[first + {lane}u] = subgroupBroadcast(w, {lane}u);\n");
+    let put = |lane| format!("    {name}[p{lane}] = subgroupBroadcast(w, {lane}u);\n");
     let all: String = (0..lanes).map(put).collect();
-    format!("fn {name}_put(first: u32, v: {element}) {{\n    let w = {name}_words(v);\n{all}}}\n")
+    let places = each(lanes, |lane| format!("p{lane}: u32"));
+    format!("fn {name}_put({places}, v: {element}) {{\n    let w = {name}_words(v);\n{all}}}\n")
+}
+
+/// What the functions of `load` and `store` are given where an index is `abreast(place)`: the places of all lanes.
+pub(super) fn places(index: &str, lanes: u32) -> Option<String> {
+    let inner = index.strip_prefix("abreast")?;
+    let place = (matching(inner)? + 1 == inner.len()).then(|| &inner[1..inner.len() - 1])?;
+    let own: Vec<usize> = identifiers(place).filter(|(_, word)| *word == OWN).map(|(at, _)| at).collect();
+    Some(each(lanes, |lane| {
+        let mut text = place.to_string();
+        own.iter().rev().for_each(|&at| text.replace_range(at..at + OWN.len(), &format!("{lane}u")));
+        text
+    }))
+}
+
+fn each(lanes: u32, of: impl Fn(u32) -> String) -> String {
+    (0..lanes).map(of).collect::<Vec<_>>().join(", ")
 }

@@ -108,48 +108,41 @@ fn through_words(source: &str, binding: usize, moves: bool, lanes: Option<u32>) 
         }
     }
     for item in others.into_iter().filter(|item| !item.starts_with(&head)) {
-        let whole = lanes.is_some();
-        text += &if globals(item).contains(name) { accesses(item, name, whole)? } else { item.to_string() };
+        text += &if globals(item).contains(name) { accesses(item, name, lanes)? } else { item.to_string() };
         text.push('\n');
     }
     Some(text)
 }
 
-/// `text` with `name_wide(index)` for `name[index]`, and `name[index] = name_words(value);` for stores; if `whole`, with
-/// `name_abreast(first)` and `name_put(first, value);` where the index is `abreast(first)`.
-fn accesses(text: &str, name: &str, whole: bool) -> Option<String> {
+/// `text` with `name_wide(index)` for `name[index]`, and `name[index] = name_words(value);` for stores; with
+/// `name_abreast(places)` and `name_put(places, value);` where there are `lanes` and the index is `abreast(place)`.
+fn accesses(text: &str, name: &str, lanes: Option<u32>) -> Option<String> {
     let Some((at, _)) = identifiers(text).find(|(_, word)| *word == name) else { return Some(text.to_string()) };
     let open = at + name.len();
     let close = open + matching(&text[open..])?;
-    let index = accesses(&text[open + 1..close], name, whole)?;
-    let first = first_of(&index).filter(|_| whole);
+    let index = accesses(&text[open + 1..close], name, lanes)?;
+    let places = lanes.and_then(|lanes| abreast::places(&index, lanes));
     let (before, after) = (&text[..at], &text[close + 1..]);
     if let Some(value) = after.strip_prefix(" = ") {
         let (value, rest) = value.split_at(value.find(';')?);
-        let value = accesses(value, name, whole)?;
-        let rest = accesses(rest, name, whole)?;
-        return Some(match first {
-            Some(first) => format!("{before}{name}_put({first}, {value}){rest}"),
+        let value = accesses(value, name, lanes)?;
+        let rest = accesses(rest, name, lanes)?;
+        return Some(match places {
+            Some(places) => format!("{before}{name}_put({places}, {value}){rest}"),
             None => format!("{before}{name}[{index}] = {name}_words({value}){rest}"),
         });
     }
     // A component that is stored, an operation in place, or an address.
     let statement = before.trim_end().ends_with([';', '{', '}', '&']);
-    let load = match first {
-        Some(first) => format!("{name}_abreast({first})"),
+    let load = match places {
+        Some(places) => format!("{name}_abreast({places})"),
         None => format!("{name}_wide({index})"),
     };
-    (!statement).then(|| Some(format!("{before}{load}{}", accesses(after, name, whole)?)))?
-}
-
-/// `first` of the index `abreast(first)`.
-fn first_of(index: &str) -> Option<&str> {
-    let inner = index.strip_prefix("abreast")?;
-    (matching(inner)? + 1 == inner.len()).then(|| &inner[1..inner.len() - 1])
+    (!statement).then(|| Some(format!("{before}{load}{}", accesses(after, name, lanes)?)))?
 }
 
 /// The place of the bracket that closes the one at the start of `text`.
-fn matching(text: &str) -> Option<usize> {
+pub(super) fn matching(text: &str) -> Option<usize> {
     let mut depth = 0;
     for (at, c) in text.char_indices() {
         match c {
@@ -213,15 +206,20 @@ mod tests {
     #[test]
     fn what_lies_abreast_is_moved_as_a_whole() {
         let source = "@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;\n\
-                      fn f(i: u32) {\n    x[abreast(i + 8u)] = x[abreast(i)] * x[abreast(i) + 1u];\n}\n";
+                      fn f(i: u32) {\n    x[abreast(own_lane * i)] = x[abreast(i + own_lane)] * x[abreast(own_lane) + 1u];\n}\n";
         let text = through_words(source, 0, false, Some(2)).unwrap();
-        assert!(text.contains("x_put(i + 8u, x_abreast(i) * x_wide(abreast(i) + 1u));"), "{text}");
+        assert!(
+            text.contains("x_put(0u * i, 1u * i, x_abreast(i + 0u, i + 1u) * x_wide(abreast(own_lane) + 1u));"),
+            "{text}"
+        );
         assert!(text.contains("w = select(w, w1, own_lane == 1u);"), "{text}");
-        assert!(text.contains("x[first + 1u] = subgroupBroadcast(w, 1u);"), "{text}");
+        assert!(text.contains("x[p1] = subgroupBroadcast(w, 1u);"), "{text}");
         // Where the adapter cannot, lane by lane; and what is only read is not stored to.
         let text = through_words(source, 0, false, None).unwrap();
-        assert!(text.contains("x[abreast(i + 8u)] = x_words(x_wide(abreast(i)) * x_wide(abreast(i) + 1u));"), "{text}");
-        let read = source.replace("read_write", "read").replace("x[abreast(i + 8u)] = ", "let y = ");
+        let expected =
+            "x[abreast(own_lane * i)] = x_words(x_wide(abreast(i + own_lane)) * x_wide(abreast(own_lane) + 1u));";
+        assert!(text.contains(expected), "{text}");
+        let read = source.replace("read_write", "read").replace("x[abreast(own_lane * i)] = ", "let y = ");
         assert!(!through_words(&read, 0, false, Some(2)).unwrap().contains("_put"));
     }
 

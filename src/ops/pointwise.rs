@@ -1,7 +1,7 @@
 //! Code for fused pointwise expressions: kernels of their own, and epilogues of other kernels.
 
 use crate::graph::fuse::{Expr, Operand, Unit};
-use crate::graph::{Arg, Candidate, Caps, DType, Desc, Kernel, Value, View};
+use crate::graph::{Arg, Candidate, Caps, DType, Desc, Kernel, MOST_UNIFORM, Value, View};
 use crate::shader;
 use std::fmt::Write;
 
@@ -29,8 +29,11 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     let turned = expr.operands.iter().enumerate().find_map(|(n, operand)| Some((n, Turned::of(operand)?)));
     let turned = turned.filter(|(n, _)| bindings.alone(*n));
     let pairs = caps.wide && turned.is_none() && desc.elements().is_multiple_of(8) && expr.dtype != DType::F16;
-    let is_abreast = pairs && caps.abreast && expr.dtype == DType::F32 && desc.elements() >= ABREAST_FROM;
-    let abreast = caps.subgroup.filter(|_| is_abreast);
+    let large = caps.abreast && expr.dtype == DType::F32 && desc.elements() >= ABREAST_FROM;
+    let abreast = caps.subgroup.filter(|&lanes| match &turned {
+        Some((_, turned)) => large && turned.has_tile(lanes as usize),
+        None => large && pairs,
+    });
     let turns = turns(desc.elements(), abreast.is_some());
     // The operands that `value4` is given.
     let given: Vec<usize> = match &turned {
@@ -39,6 +42,7 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
         None => Vec::new(),
     };
     let (entry, name, replaced) = match &turned {
+        Some(_) if abreast.is_some() => ("transpose_abreast", "value4_of_turned", "value4_of_turned"),
         Some(_) => ("transpose", "value4_of_turned", "value4_of_turned"),
         None if abreast.is_some() => ("pairs_abreast", "value4_of_pair", "pair"),
         None if pairs => ("pairs", "value4_of_pair", "pair"),
@@ -81,11 +85,18 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
         }
         Some((n, turned)) => {
             let Operand { dtype, .. } = expr.operands[n];
-            let read = load_four(bindings.slots[n], dtype, &format!("({}) / 4u", expr.operands[n].place("i")));
+            let read = |name, q| {
+                let four = load_four(bindings.slots[n], dtype, q);
+                format!("fn {name}(p: u32) -> vec4<Turned> {{\n    return {four};\n}}")
+            };
+            let origin = expr.operands[n].place("first(o)");
+            let own = "abreast((p + own_lane % DOWN * 4u) / 4u + own_lane / DOWN * FROM)";
             turned
-                .set(kernel, caps)
+                .set(kernel, abreast, caps)
                 .replace("Turned", format!("alias Turned = {};", dtype.wgsl()))
-                .replace("turned", format!("fn turned(i: u32) -> vec4<Turned> {{\n    return {read};\n}}"))
+                .replace("origin", format!("fn origin(o: u32) -> u32 {{\n    return {origin};\n}}"))
+                .replace("turned", read("turned", "p / 4u"))
+                .replace("turned_abreast", read("turned_abreast", own))
         }
     }
 }
@@ -93,6 +104,15 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
 /// Elements from which subgroups move their pairs abreast: fewer would not repay the 20 to 90 ms that it takes longer to
 /// compile.
 const ABREAST_FROM: usize = 1 << 19;
+
+/// Lanes below each other, of a subgroup whose lanes lie abreast, in a transposition: with four rows each, as many rows as
+/// there are elements in a line of a CPU's cache.
+const DOWN: usize = 4;
+
+/// Rows and columns that such a subgroup transposes.
+fn tile(lanes: usize) -> [usize; 2] {
+    [4 * DOWN, 4 * (lanes / DOWN)]
+}
 
 /// Turns of an invocation that computes pairs of vec4s; more of them take longer to compile, which large tensors pay back.
 fn turns(elements: usize, abreast: bool) -> usize {
@@ -111,6 +131,8 @@ struct Turned {
     columns: usize,
     /// Elements of the output from one row to the next.
     step: usize,
+    /// Elements of the operand from one column to the next.
+    from: usize,
     /// The output's other axes: extent, and elements from one to the next.
     others: View,
 }
@@ -120,7 +142,7 @@ impl Turned {
     fn of(operand: &Operand) -> Option<Turned> {
         let [view] = operand.path.as_slice() else { return None };
         let axes = view.merged();
-        let (&(columns, _), before) = axes.split_last()?;
+        let (&(columns, from), before) = axes.split_last()?;
         let axis = before.iter().position(|&(_, stride)| stride == 1)?;
         let rows = before[axis].0;
         let whole = |n: usize| n > 0 && n.is_multiple_of(4);
@@ -132,27 +154,48 @@ impl Turned {
             || rows * columns * 2 < covered
             || !view.offset.is_multiple_of(4)
             || !others_whole
-            || axes[before.len()].1 == 0
+            || from == 0
         {
             return None;
         }
         let step_of = |n: usize| axes[n + 1..].iter().map(|(extent, _)| extent).product::<usize>();
         let (shape, strides) =
             (0..before.len()).filter(|n| *n != axis).map(|n| (axes[n].0, step_of(n) as isize)).unzip();
-        Some(Turned { rows, columns, step: step_of(axis), others: View { shape, strides, offset: 0 } })
+        Some(Turned {
+            rows,
+            columns,
+            step: step_of(axis),
+            from: from as usize,
+            others: View { shape, strides, offset: 0 },
+        })
     }
 
-    fn set(&self, kernel: Kernel, caps: &Caps) -> Kernel {
+    /// Whether there is a tile for a subgroup whose `lanes` lie abreast, and whether the tiles can be counted there.
+    fn has_tile(&self, lanes: usize) -> bool {
+        let [rows, columns] = tile(lanes);
+        self.rows >= rows && self.columns >= columns && self.tiles([rows, columns]) <= MOST_UNIFORM as usize
+    }
+
+    fn tiles(&self, [rows, columns]: [usize; 2]) -> usize {
+        self.others.shape.iter().product::<usize>() * self.rows.div_ceil(rows) * self.columns.div_ceil(columns)
+    }
+
+    /// `abreast`: the lanes of such a subgroup.
+    fn set(&self, kernel: Kernel, abreast: Option<u32>, caps: &Caps) -> Kernel {
         let others: usize = self.others.shape.iter().product();
-        let blocks = others * self.rows.div_ceil(32) * self.columns.div_ceil(32);
+        let (kernel, groups) = match abreast.map(|lanes| lanes as usize) {
+            Some(lanes) => (kernel.set("DOWN", DOWN), self.tiles(tile(lanes)).div_ceil(64 / lanes)),
+            None => (kernel, self.tiles([32, 32])),
+        };
         let first = format!("fn first(o: u32) -> u32 {{\n    return {};\n}}", self.others.wgsl("o"));
         kernel
             .set("ROWS", self.rows)
             .set("COLUMNS", self.columns)
             .set("STEP", self.step)
+            .set("FROM", self.from)
             .set("OTHERS", others)
             .replace("first", first)
-            .grid(caps.fold(blocks))
+            .grid(caps.fold(groups))
     }
 }
 
@@ -254,7 +297,7 @@ impl Bindings {
     /// `given`: the operands that are read in pairs, no further than the `count`-th; if `abreast`, those of a subgroup.
     fn given(&self, given: &[usize], count: usize, abreast: bool) -> String {
         let load = |n: &usize| match abreast {
-            true => format!("f{}[abreast(o)]", self.slots[*n]),
+            true => format!("f{}[abreast(o + own_lane)]", self.slots[*n]),
             false => format!("f{}[min(o, {}u)]", self.slots[*n], count.saturating_sub(1)),
         };
         let loads: Vec<String> = given.iter().map(load).collect();

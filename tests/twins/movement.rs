@@ -162,3 +162,36 @@ fn transpositions() {
     let want: Vec<u32> = (0..64).map(|n| numbers[n % 8 * 8 + n / 8]).collect();
     assert_eq!(program.read_u32(&y).expect("numbers"), want);
 }
+
+/// Enough elements for subgroups whose lanes lie abreast, where there are such: tiles at the ends overlap, axes lie before
+/// and between rows and columns, and other operands lie as the output does.
+#[test]
+fn transpositions_of_many_elements() {
+    let mut random = Random::new(45);
+    let all: [(&[usize], &[isize]); 3] =
+        [(&[3, 420, 436], &[0, 2, 1]), (&[5, 36, 84, 40], &[0, 3, 1, 2]), (&[28, 40_004], &[1, 0])];
+    for (extents, dims) in all {
+        let g = Graph::new();
+        let x = random.normal(extents);
+        let signed: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
+        let turned = permute(&x, &signed);
+        let (tx, tother) = (g.input(extents), g.input(turned.shape.as_slice()));
+        let other: Vec<f32> = (0..x.data.len()).map(|i| (i % 1009) as f32).collect();
+        let values: Vec<f32> = x.data.iter().map(|&v| v as f32).collect();
+        for with in [0.0, 1.0] {
+            let y = if with == 0.0 { tx.permute(dims) } else { tx.permute(dims) * 2.0 - &tother };
+            let program = gpu(0).compile(&g.function([&y])).expect("a program");
+            let abreast = program.plan().steps.iter().any(|step| step.kernel.entry == "transpose_abreast");
+            assert_eq!(abreast, program.gpu().caps().abreast, "{program}");
+            program.write(&tx, &values).expect("elements");
+            if with == 1.0 {
+                program.write(&tother, &other).expect("elements");
+            }
+            program.run().expect("a run");
+            for (i, (got, &want)) in program.read(&y).expect("results").iter().zip(&turned.data).enumerate() {
+                let want = want as f32 * (1.0 + with) - other[i] * with;
+                assert_eq!(*got, want, "element {i} of {extents:?} as {dims:?}");
+            }
+        }
+    }
+}
