@@ -2,6 +2,7 @@
 // concurrently.
 // include: grid.wgsl
 // include: math.wgsl
+// include: abreast.wgsl
 
 const COUNT = 1u; // elements written
 const H = 1u;
@@ -162,44 +163,117 @@ const ALL_COLUMNS = 0u; // 1: none over the left or right edge
 var<private> best: array<f32, RUN>; // of each window; of gradients, what arrived at it
 var<private> at: array<u32, RUN>;
 
+// What an invocation does with the id-th run, of COUNT; where lanes lie abreast, with the run of its lane behind that. Entry
+// points put one of the functions below in its place.
+fn of_run(id: u32) {
+}
+
 @compute @workgroup_size(64)
-fn max_forward_by_run(
+fn by_run(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let id = group_index(group, groups) * 64u + lane;
-    if (id >= COUNT) {
-        return;
+    if (id < COUNT) {
+        of_run(id);
     }
-    let i = id * RUN;
-    let oy = (i / WO) % HO;
-    let left = i % WO * SW - PW - BEFORE;
-    let plane = i / (WO * HO) * (H * W);
+}
+
+const SUBGROUP = 8u;
+const TURNS = 1u;
+
+// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP runs each. Where the last one would have fewer, or a
+// workgroup has subgroups in excess, some are computed again.
+@compute @workgroup_size(64)
+fn by_run_abreast(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    own_lane = lane;
+    let stretch = group_index(group, groups) * (64u / SUBGROUP) + subgroup;
+    let last = COUNT - TURNS * SUBGROUP;
+    let first = min(subgroup_uniform(stretch, last / (TURNS * SUBGROUP) + 2u) * (TURNS * SUBGROUP), last);
+    for (var t = 0u; t < TURNS; t++) { // unroll
+        of_run(first + t * SUBGROUP);
+    }
+}
+
+const RUNS = WO / RUN; // of a row
+
+// The row of its image that row `ky` of a run's windows lies in, and the column that its load-th load begins with: above H,
+// above W where they are outside.
+fn row_of(id: u32, ky: u32) -> u32 {
+    return id / RUNS % HO * SH + ky * DH - PH;
+}
+
+fn column_of(id: u32, load: u32) -> u32 {
+    return id % RUNS * (RUN * SW) - PW - BEFORE + COLUMNS * load;
+}
+
+fn is_inside(row: u32, column: u32) -> bool {
+    return (ALL_ROWS == 1u || row < H) && (ALL_COLUMNS == 1u || column < W);
+}
+
+// Where that is among the Columns of all images.
+fn place(id: u32, ky: u32, load: u32) -> u32 {
+    let row = select(id / (RUNS * HO) * H + id / RUNS % HO * SH, id / RUNS * SH, H == HO * SH);
+    return ((row + ky * DH - PH) * W + column_of(id, load)) / COLUMNS;
+}
+
+// Before all loads of a run.
+fn begin(id: u32) {
+}
+
+fn loaded(id: u32, ky: u32, load: u32) -> Columns {
+    return columns[place(id, ky, load)];
+}
+
+// Where lanes lie abreast, all loads come first, as they may not stand in branches. What is loaded in the place of what is
+// outside of an image is not used.
+var<private> all: array<Columns, KH * LOADS>;
+
+const LAST = 1u; // Columns of all images, less 1
+
+fn begin_abreast(id: u32) {
+    for (var ky = 0u; ky < KH; ky++) { // unroll
+        for (var load = 0u; load < LOADS; load++) { // unroll
+            all[ky * LOADS + load] = columns[abreast(min(place(id + own_lane, ky, load), LAST))];
+        }
+    }
+}
+
+fn loaded_abreast(id: u32, ky: u32, load: u32) -> Columns {
+    return all[ky * LOADS + load];
+}
+
+fn maximum_of_run(id: u32) {
+    begin(id);
     for (var n = 0u; n < RUN; n++) { // unroll
         best[n] = -infinity();
         at[n] = 0xffffffffu;
     }
     for (var ky = 0u; ky < KH; ky++) { // unroll
-        let iy = oy * SH + ky * DH - PH;
+        let row = row_of(id + own_lane, ky);
         for (var load = 0u; load < LOADS; load++) { // unroll
-            let column = left + COLUMNS * load;
-            if ((ALL_ROWS == 1u || iy < H) && (ALL_COLUMNS == 1u || column < W)) {
-                let p = iy * W + column;
-                let v = columns[(plane + p) / COLUMNS];
+            let column = column_of(id + own_lane, load);
+            if (is_inside(row, column)) {
+                let v = loaded(id, ky, load);
                 for (var n = 0u; n < RUN; n++) { // unroll
                     for (var c = 0u; c < COLUMNS; c++) { // unroll
                         if (reaches(n, COLUMNS * load + c) && wins(v[c], best[n], at[n])) {
                             best[n] = v[c];
-                            at[n] = p + c;
+                            at[n] = row * W + column + c;
                         }
                     }
                 }
             }
         }
     }
-    put(i);
-    keep_run(i);
+    put(id);
+    keep_run(id);
 }
 
 // Whether window n of a run has the column `column` after the first that the run loads: known to the compiler.
@@ -207,71 +281,58 @@ fn reaches(n: u32, column: u32) -> bool {
     return column >= BEFORE + n * SW && column < BEFORE + n * SW + KW;
 }
 
-fn put(i: u32) {
+fn put(id: u32) {
     for (var n = 0u; n < RUN; n++) { // unroll
-        y[i + n] = epilogue(best[n], i + n);
+        y[abreast((id + own_lane) * RUN + n)] = epilogue(best[n], (id + own_lane) * RUN + n);
     }
 }
 
 @group(0) @binding(1) var<storage, read_write> y2: array<vec2<f32>>;
 
-fn put_two(i: u32) {
-    y2[i / 2u] = vec2<f32>(epilogue(best[0], i), epilogue(best[1], i + 1u));
+fn put_two(id: u32) {
+    let i = 2u * (id + own_lane);
+    y2[abreast(id + own_lane)] = vec2<f32>(epilogue(best[0], i), epilogue(best[1], i + 1u));
 }
 
 @group(0) @binding(1) var<storage, read_write> y4: array<vec4<f32>>;
 
-fn put_four(i: u32) {
-    y4[i / 4u] = vec4<f32>(
+fn put_four(id: u32) {
+    let i = 4u * (id + own_lane);
+    y4[abreast(id + own_lane)] = vec4<f32>(
         epilogue(best[0], i), epilogue(best[1], i + 1u), epilogue(best[2], i + 2u), epilogue(best[3], i + 3u),
     );
 }
 
-fn keep_run(i: u32) {
+fn keep_run(id: u32) {
     for (var n = 0u; n < RUN; n++) { // unroll
-        indices[i + n] = at[n];
+        indices[abreast((id + own_lane) * RUN + n)] = at[n];
     }
 }
 
 @group(0) @binding(2) var<storage, read_write> indices2: array<vec2<u32>>;
 
-fn keep_two(i: u32) {
-    indices2[i / 2u] = vec2<u32>(at[0], at[1]);
+fn keep_two(id: u32) {
+    indices2[abreast(id + own_lane)] = vec2<u32>(at[0], at[1]);
 }
 
 @group(0) @binding(2) var<storage, read_write> indices4: array<vec4<u32>>;
 
-fn keep_four(i: u32) {
-    indices4[i / 4u] = vec4<u32>(at[0], at[1], at[2], at[3]);
+fn keep_four(id: u32) {
+    indices4[abreast(id + own_lane)] = vec4<u32>(at[0], at[1], at[2], at[3]);
 }
 
-fn keep_no_run(i: u32) {
+fn keep_no_run(id: u32) {
 }
 
-@compute @workgroup_size(64)
-fn average_forward_by_run(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let id = group_index(group, groups) * 64u + lane;
-    if (id >= COUNT) {
-        return;
-    }
-    let i = id * RUN;
-    let oy = (i / WO) % HO;
-    let ox = i % WO;
-    let left = ox * SW - PW - BEFORE;
-    let plane = i / (WO * HO) * (H * W);
+fn average_of_run(id: u32) {
+    begin(id);
     for (var n = 0u; n < RUN; n++) { // unroll
         best[n] = 0.0;
     }
     for (var ky = 0u; ky < KH; ky++) { // unroll
-        let iy = oy * SH + ky - PH;
         for (var load = 0u; load < LOADS; load++) { // unroll
-            let column = left + COLUMNS * load;
-            if ((ALL_ROWS == 1u || iy < H) && (ALL_COLUMNS == 1u || column < W)) {
-                let v = columns[(plane + iy * W + column) / COLUMNS];
+            if (is_inside(row_of(id + own_lane, ky), column_of(id + own_lane, load))) {
+                let v = loaded(id, ky, load);
                 for (var n = 0u; n < RUN; n++) { // unroll
                     for (var c = 0u; c < COLUMNS; c++) { // unroll
                         if (reaches(n, COLUMNS * load + c)) {
@@ -282,66 +343,70 @@ fn average_forward_by_run(
             }
         }
     }
+    let i = (id + own_lane) * RUN;
     for (var n = 0u; n < RUN; n++) { // unroll
-        best[n] /= divisor(oy, ox + n);
+        best[n] /= divisor(i / WO % HO, i % WO + n);
     }
-    put(i);
+    put(id);
 }
 
 @group(0) @binding(2) var<storage, read_write> dx2: array<vec2<f32>>;
 
-// The gradient of maxima where windows neither overlap nor leave gaps, and have two columns.
-@compute @workgroup_size(64)
-fn max_backward_by_run(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let id = group_index(group, groups) * 64u + lane;
-    if (id >= COUNT) {
-        return;
-    }
-    // Windows cut off by the lower edge, which have no output, still have pixels.
-    let rows = (H + KH - 1u) / KH;
-    let ox = id * RUN % WO;
-    let oy = id * RUN / WO % rows;
-    let plane = id * RUN / (WO * rows);
+// Windows below each other: those cut off by the lower edge, which have no output, still have pixels.
+const DOWN = (H + KH - 1u) / KH;
+
+// The first pixel of row `ky` of a run's n-th window, where windows neither overlap nor leave gaps, and have two columns.
+fn pixel(id: u32, ky: u32, n: u32) -> u32 {
+    let row = id * RUN / WO % DOWN * KH + ky;
+    return id * RUN / (WO * DOWN) * (H * W) + row * W + 2u * (id * RUN % WO + n);
+}
+
+// The gradient of maxima of such windows.
+fn maximum_grad_of_run(id: u32) {
     for (var n = 0u; n < RUN; n++) { // unroll
         best[n] = 0.0;
         at[n] = 0xffffffffu;
     }
+    let oy = (id + own_lane) * RUN / WO % DOWN;
     if (ALL_ROWS == 1u || oy < HO) {
-        recall((plane * HO + oy) * WO + ox);
+        recall(id);
     }
+    let plane = (id + own_lane) * RUN / (WO * DOWN) * (H * W);
     for (var ky = 0u; ky < KH; ky++) { // unroll
-        let iy = oy * KH + ky;
-        if (ALL_ROWS == 1u || iy < H) {
+        if (ALL_ROWS == 1u || oy * KH + ky < H) {
             for (var n = 0u; n < RUN; n++) { // unroll
-                let p = iy * W + 2u * (ox + n);
-                let i = plane * (H * W) + p;
-                dx2[i / 2u] = vec2<f32>(
-                    epilogue(select(0.0, best[n], p == at[n]), i),
-                    epilogue(select(0.0, best[n], p + 1u == at[n]), i + 1u),
+                let i = pixel(id + own_lane, ky, n);
+                dx2[abreast(pixel(id + own_lane, ky, n) / 2u)] = vec2<f32>(
+                    epilogue(select(0.0, best[n], i - plane == at[n]), i),
+                    epilogue(select(0.0, best[n], i - plane + 1u == at[n]), i + 1u),
                 );
             }
         }
     }
 }
 
-// What arrived at the windows from the o-th on, and the places that they chose.
-fn recall(o: u32) {
+// The place of a run's results among all runs'.
+fn result_of(id: u32) -> u32 {
+    if (ALL_ROWS == 1u) {
+        return id;
+    }
+    return (id * RUN / (WO * DOWN) * HO + id * RUN / WO % DOWN) * (WO / RUN) + id * RUN % WO / RUN;
+}
+
+// What arrived at the windows of a run, and the places that they chose.
+fn recall(id: u32) {
     for (var n = 0u; n < RUN; n++) { // unroll
-        best[n] = x[o + n];
-        at[n] = chosen[o + n];
+        best[n] = x[abreast(result_of(id + own_lane) * RUN + n)];
+        at[n] = chosen[abreast(result_of(id + own_lane) * RUN + n)];
     }
 }
 
 @group(0) @binding(0) var<storage, read> x2: array<vec2<f32>>;
 @group(0) @binding(1) var<storage, read> chosen2: array<vec2<u32>>;
 
-fn recall_two(o: u32) {
-    let grads = x2[o / 2u];
-    let places = chosen2[o / 2u];
+fn recall_two(id: u32) {
+    let grads = x2[abreast(result_of(id + own_lane))];
+    let places = chosen2[abreast(result_of(id + own_lane))];
     for (var n = 0u; n < 2u; n++) { // unroll
         best[n] = grads[n];
         at[n] = places[n];
@@ -351,9 +416,9 @@ fn recall_two(o: u32) {
 @group(0) @binding(0) var<storage, read> x4: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> chosen4: array<vec4<u32>>;
 
-fn recall_four(o: u32) {
-    let grads = x4[o / 4u];
-    let places = chosen4[o / 4u];
+fn recall_four(id: u32) {
+    let grads = x4[abreast(result_of(id + own_lane))];
+    let places = chosen4[abreast(result_of(id + own_lane))];
     for (var n = 0u; n < 4u; n++) { // unroll
         best[n] = grads[n];
         at[n] = places[n];

@@ -196,6 +196,7 @@ fn products() -> Function {
     outputs.extend([hc.permute(&[1, 0]).cast(DType::F32), hc.narrow(1, 1, 7).cast(DType::F32)]);
     // Long enough for subgroups abreast.
     let (long, lines) = (g.input([1 << 16, 8]), g.input([8192, 512]));
+    outputs.push(g.input([1000, 800]).transpose(0, 1).relu());
     outputs.extend([long.relu() + &g.input([8]), lines.softmax(1), lines.log_softmax(1), lines.sum(&[1], false)]);
     with_gradients(&g, outputs, &[&a, &b, &c, &tall])
 }
@@ -259,14 +260,19 @@ fn pooling() -> Function {
     let g = Graph::new();
     let x = g.input([2, 3, 13, 11]);
     let overlapping = Window::new([3, 3]).stride([2, 2]).padding([1, 1]).ceil_mode(true);
+    // Large enough for subgroups abreast.
+    let large = g.input([8, 64, 32, 36]);
     let outputs = vec![
+        large.max_pool2d(&Window::new([2, 2])),
+        large.max_pool2d(&overlapping),
+        large.avg_pool2d(&Window::new([2, 2])),
         x.max_pool2d(&Window::new([2, 2])),
         x.max_pool2d(&overlapping),
         x.max_pool2d(&Window::new([4, 3]).centred()),
         x.avg_pool2d(&overlapping),
         x.avg_pool2d(&overlapping.clone().count_include_pad(false)),
     ];
-    with_gradients(&g, outputs, &[&x])
+    with_gradients(&g, outputs, &[&x, &large])
 }
 
 fn training(optimizer: Optimizer) -> Function {
@@ -392,7 +398,7 @@ fn every_variant_translates_to_every_language() {
     let wide = shaders.keys().filter(|text| text.contains("u64")).count();
     assert!(wide >= 100, "only {wide} move 64-bit words");
     let abreast = shaders.keys().filter(|text| text.contains("var<immediate>")).count();
-    assert!(abreast >= 4, "only {abreast} of lanes abreast");
+    assert!(abreast >= 9, "only {abreast} of lanes abreast");
     let matrices = shaders.values().filter(|(_, entry)| *entry == "matrices").count();
     assert!(matrices >= 4, "only {matrices} of cooperative matrices");
     assert!(shaders.len() > 200, "only {} variants were found", shaders.len());

@@ -91,7 +91,12 @@ fn through_words(source: &str, binding: usize, moves: bool, lanes: Option<u32>) 
         Some(component) => format!("vec4<{}>", meant(component)),
         None => meant(element),
     };
-    let &(_, words, read, write) = ELEMENTS.iter().find(|e| e.0 == whole)?;
+    let abreast = lanes.filter(|_| source.contains(&format!("{name}[abreast(")));
+    let element_itself = (whole.as_str(), whole.as_str(), "w", "return v;");
+    let &(_, words, read, write) = match whole.as_str() {
+        "f32" | "u32" if abreast.is_some() => &element_itself,
+        _ => ELEMENTS.iter().find(|e| e.0 == whole)?,
+    };
     let (directives, others): (Vec<_>, Vec<_>) =
         items(source).into_iter().partition(|item| item.starts_with("enable "));
     let mut text: String = directives.iter().map(|directive| format!("{directive}\n")).collect();

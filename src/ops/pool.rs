@@ -1,11 +1,17 @@
 //! Max and average pooling over two-dimensional windows, and their exact gradients.
 
 use super::gemm;
-use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Tensor};
+use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, MOST_UNIFORM, Op, Tensor};
 use crate::shader;
 
 /// Loads that are written out in kernels for runs of windows, at most.
 const LOADS: usize = 40;
+
+/// Elements of images from which subgroups take runs of windows abreast, which takes longer to compile.
+const ABREAST_FROM: usize = 1 << 19;
+
+/// Elements of images that a subgroup loads abreast: with more, its code is so long that it is slow.
+const ABREAST: usize = 256;
 
 /// Names of the candidates by the windows that an invocation takes.
 const RUNS: [&str; 8] = ["", "single", "in_twos", "in_threes", "in_fours", "in_fives", "", "in_sevens"];
@@ -165,27 +171,40 @@ impl Window {
         x.shape[3].is_multiple_of(4) && (run * self.stride[1]).is_multiple_of(4) && 3 * loads(4) < 2 * loads(2)
     }
 
-    /// A kernel of which each invocation takes `run` neighbouring windows; `whole`: whether no rows, no columns of windows
-    /// need a test for an edge.
+    /// Kernels whose invocations do `what` for runs of neighbouring windows, of `count` windows in all: names and kernels.
+    /// Whether all rows, all columns of windows are inside, so that no test for an edge is needed.
     fn by_run(
         &self,
-        entry: &'static str,
+        what: &'static str,
         [x, y]: [&Desc; 2],
-        run: usize,
         count: usize,
-        whole: [bool; 2],
+        [all_rows, all_columns]: [bool; 2],
         caps: &Caps,
-    ) -> Kernel {
-        let kernel = self.kernel(entry, x, y, count / run, caps).set("RUN", run);
-        let mut kernel = kernel.set("ALL_ROWS", whole[0]).set("ALL_COLUMNS", whole[1]);
-        if self.in_fours(x, run) {
-            kernel = kernel.set("COLUMNS", 4u32).replace("Columns", "alias Columns = vec4<f32>;");
-        }
-        match run {
-            4 => kernel.choose("put", "put_four").choose("keep_run", "keep_four").choose("recall", "recall_four"),
-            2 => kernel.choose("put", "put_two").choose("keep_run", "keep_two").choose("recall", "recall_two"),
-            _ => kernel,
-        }
+    ) -> Vec<(&'static str, Kernel)> {
+        let kernel = |entry, run| {
+            let kernel = self.kernel(entry, x, y, count / run, caps).set("RUN", run).choose("of_run", what);
+            let kernel = kernel.set("ALL_ROWS", all_rows).set("ALL_COLUMNS", all_columns);
+            let columns = if self.in_fours(x, run) { 4 } else { 2 };
+            let kernel =
+                kernel.set("COLUMNS", columns).replace("Columns", format!("alias Columns = vec{columns}<f32>;"));
+            let kernel = kernel.set("LAST", (x.elements() / columns).saturating_sub(1));
+            match run {
+                4 => kernel.choose("put", "put_four").choose("keep_run", "keep_four").choose("recall", "recall_four"),
+                2 => kernel.choose("put", "put_two").choose("keep_run", "keep_two").choose("recall", "recall_two"),
+                _ => kernel,
+            }
+        };
+        let runs = self.runs(x, y, caps);
+        let abreast = runs.first().and_then(|&run| {
+            let lanes = caps.subgroup.filter(|_| caps.abreast && x.elements() >= ABREAST_FROM)?;
+            let pixels = lanes as usize * self.kernel[0] * ((run - 1) * self.stride[1] + self.kernel[1]);
+            let (turns, count) = ((ABREAST / pixels).max(1), count / run);
+            let kernel = kernel("by_run_abreast", run).set("SUBGROUP", lanes).set("TURNS", turns);
+            let kernel = kernel.grid(caps.fold(count.div_ceil(64 * turns)));
+            let counted = count / (lanes as usize * turns) < MOST_UNIFORM as usize;
+            counted.then(|| ("abreast", kernel.choose("begin", "begin_abreast").choose("loaded", "loaded_abreast")))
+        });
+        abreast.into_iter().chain(runs.iter().map(|&run| (RUNS[run], kernel("by_run", run)))).collect()
     }
 
     /// Whether no window hangs over an edge, above and below, left and right.
@@ -235,10 +254,10 @@ impl Op for MaxPool {
             };
             Candidate::single(name, kernel).turns(w.turns())
         };
-        let by_run = w.runs(x, y, caps).into_iter().map(|run| {
-            let kernel = w.by_run("max_forward_by_run", [x, y], run, io.elements(), w.inside(x, y), caps);
-            candidate(RUNS[run], kernel.stream(Arg::In(0)), "keep_run", "keep_no_run")
-        });
+        let by_run = w.by_run("maximum_of_run", [x, y], io.elements(), w.inside(x, y), caps);
+        let by_run = by_run
+            .into_iter()
+            .map(|(name, kernel)| candidate(name, kernel.stream(Arg::In(0)), "keep_run", "keep_no_run"));
         let direct = w.bind(w.kernel("max_forward", x, y, io.elements(), caps), Arg::In(0));
         by_run.chain([candidate("direct", direct, "keep", "keep_nothing")]).collect()
     }
@@ -283,10 +302,11 @@ impl Op for MaxPoolGrad {
             return vec![gather];
         }
         let rows = x.shape[0] * x.shape[1] * x.shape[2].div_ceil(w.kernel[0]);
-        let by_run = w.runs(x, y, caps).into_iter().filter(|_| w.kernel[1] == 2).map(|run| {
-            let whole = [y.shape[2] * w.kernel[0] == x.shape[2], true];
-            candidate(RUNS[run], w.by_run("max_backward_by_run", [x, y], run, rows * y.shape[3], whole, caps))
-        });
+        let all_rows = y.shape[2] * w.kernel[0] == x.shape[2];
+        let by_run = w.by_run("maximum_grad_of_run", [x, y], rows * y.shape[3], [all_rows, true], caps).into_iter();
+        // Where windows hang over the lower edge, stores stand in branches, in which lanes may not lie abreast.
+        let by_run = by_run.filter(|(name, _)| w.kernel[1] == 2 && (all_rows || *name != "abreast"));
+        let by_run = by_run.map(|(name, kernel)| candidate(name, kernel));
         let apart = kernel("max_backward_apart", rows * x.shape[3].div_ceil(w.kernel[1]));
         by_run.chain([candidate("windows", apart), gather]).collect()
     }
@@ -359,10 +379,8 @@ impl Op for AvgPool {
             let kernel = w.kernel("average_backward", y, x, io.elements(), caps);
             return vec![candidate("direct", w.bind(kernel, Arg::In(0)))];
         }
-        let by_run = w.runs(x, y, caps).into_iter().map(|run| {
-            let kernel = w.by_run("average_forward_by_run", [x, y], run, io.elements(), w.inside(x, y), caps);
-            candidate(RUNS[run], kernel.stream(Arg::In(0)))
-        });
+        let by_run = w.by_run("average_of_run", [x, y], io.elements(), w.inside(x, y), caps);
+        let by_run = by_run.into_iter().map(|(name, kernel)| candidate(name, kernel.stream(Arg::In(0))));
         let direct = w.bind(w.kernel("average_forward", x, y, io.elements(), caps), Arg::In(0));
         by_run.chain([candidate("direct", direct)]).collect()
     }

@@ -215,3 +215,50 @@ fn centred_maxima() {
         }
     }
 }
+
+/// So many pixels that subgroups take the windows abreast, where an adapter can do that: what they answer is what an
+/// invocation for each window does, to the bit, NaNs and places included.
+#[test]
+fn poolings_of_many_windows() {
+    let window = |kernel, stride, padding| Window::new(kernel).stride(stride).padding(padding);
+    let cases = [
+        (Window::new([2, 2]), [9, 4, 126, 132]),
+        (Window::new([2, 2]).ceil_mode(true), [7, 5, 125, 132]),
+        (Window::new([3, 2]), [3, 17, 90, 116]),
+        (window([3, 3], [2, 2], [1, 1]), [3, 13, 116, 120]),
+        (window([3, 3], [2, 2], [0, 0]), [5, 11, 87, 112]),
+        (window([3, 3], [1, 1], [1, 1]).dilation([2, 1]), [2, 19, 113, 124]),
+        (window([2, 5], [3, 2], [1, 2]).count_include_pad(false), [11, 7, 64, 110]),
+    ];
+    let mut random = Random::new(46);
+    for (window, shape) in cases {
+        let g = Graph::new();
+        let x = g.input(shape);
+        let mut data = random.normal(shape).to_f32();
+        data.iter_mut().step_by(997).for_each(|v| *v = f32::NAN);
+        let (y, places) = x.max_pool2d_with_indices(&window);
+        let dy = g.input(y.shape());
+        let average = x.avg_pool2d(&window.clone().dilation([1, 1])) * 3.0;
+        let dx = g.grad_from(&[(y.clone(), dy.clone())], [&x]).remove(0);
+        let (arrived, outputs) = (random.normal(y.shape()).to_f32(), [y * 2.0, average, dx]);
+        let answer = |kernel| {
+            let program = gpu(kernel).compile(&g.function(outputs.iter().chain([&places]))).expect("a program");
+            program.write(&x, &data).and_then(|p| p.write(&dy, &arrived)).and_then(|p| p.run()).expect("a run");
+            let floats = outputs.each_ref().map(|y| program.read(y).expect("results"));
+            let abreast = program.plan().steps.iter().filter(|step| step.kernel.entry == "by_run_abreast").count();
+            (
+                floats.map(|y| y.into_iter().map(f32::to_bits).collect()),
+                program.read_u32(&places).expect("places"),
+                abreast,
+            )
+        };
+        let (got, got_places, abreast): ([Vec<u32>; 3], _, _) = answer(0);
+        let (want, want_places, _) = answer(8);
+        assert_eq!(abreast >= 2, gpu(0).caps().abreast, "{window:?} of {shape:?}");
+        assert!(got_places == want_places, "places, {window:?} of {shape:?}");
+        for (name, (got, want)) in ["maxima", "averages", "gradients"].iter().zip(got.iter().zip(&want)) {
+            let other = got.iter().zip(want).position(|(a, b)| a != b);
+            assert_eq!(other, None, "{name}, {window:?} of {shape:?}");
+        }
+    }
+}
