@@ -261,7 +261,7 @@ fn pooling() -> Function {
     let x = g.input([2, 3, 13, 11]);
     let overlapping = Window::new([3, 3]).stride([2, 2]).padding([1, 1]).ceil_mode(true);
     // Large enough for subgroups abreast.
-    let large = g.input([8, 64, 32, 36]);
+    let large = g.input([16, 64, 64, 36]);
     let outputs = vec![
         large.max_pool2d(&Window::new([2, 2])),
         large.max_pool2d(&overlapping),
