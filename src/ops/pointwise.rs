@@ -38,7 +38,7 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
     // The operands that `value4` is given.
     let given: Vec<usize> = match &turned {
         Some((n, _)) => vec![*n],
-        None if pairs => (0..expr.operands.len()).filter(|&n| bindings.is_pairs(expr, n)).collect(),
+        None if pairs => (0..expr.operands.len()).filter(|&n| bindings.is_pairs(expr, n, abreast.is_some())).collect(),
         None => Vec::new(),
     };
     let (entry, name, replaced) = match &turned {
@@ -75,7 +75,7 @@ fn kernel(expr: &Expr, desc: &Desc, caps: &Caps) -> Kernel {
         kernel = kernel
             .set("TURNS", turns)
             .replace("Given", format!("alias Given = array<array<vec4<f32>, 2>, {}>;", given.len().max(1)))
-            .replace("given", bindings.given(&given, desc.elements() / 8, abreast.is_some()));
+            .replace("given", bindings.given(expr, &given, desc.elements() / 8, abreast.is_some()));
     }
     match turned {
         None => {
@@ -288,17 +288,27 @@ impl Bindings {
         self.slots.iter().filter(|slot| **slot == self.slots[n]).count() == 1
     }
 
-    /// Whether operand `n` can be read in pairs of vec4s.
-    fn is_pairs(&self, expr: &Expr, n: usize) -> bool {
-        let operand = &expr.operands[n];
-        operand.dtype == DType::F32 && operand.path.is_empty() && self.alone(n)
+    /// Whether operand `n` is read in pairs of vec4s; those that do not lie as the output does only where lanes lie `abreast`,
+    /// and where they are not read again and again.
+    fn is_pairs(&self, expr: &Expr, n: usize, abreast: bool) -> bool {
+        let Operand { dtype, path, .. } = &expr.operands[n];
+        let lies_in_pairs = match path.as_slice() {
+            [] => true,
+            [view] => abreast && view.in_parts(8) && !expr.operands[n].repeats(),
+            _ => false,
+        };
+        *dtype == DType::F32 && lies_in_pairs && self.alone(n)
     }
 
     /// `given`: the operands that are read in pairs, no further than the `count`-th; if `abreast`, those of a subgroup.
-    fn given(&self, given: &[usize], count: usize, abreast: bool) -> String {
-        let load = |n: &usize| match abreast {
-            true => format!("f{}[abreast(o + own_lane)]", self.slots[*n]),
-            false => format!("f{}[min(o, {}u)]", self.slots[*n], count.saturating_sub(1)),
+    fn given(&self, expr: &Expr, given: &[usize], count: usize, abreast: bool) -> String {
+        let load = |n: &usize| match (abreast, expr.operands[*n].path.is_empty()) {
+            (false, _) => format!("f{}[min(o, {}u)]", self.slots[*n], count.saturating_sub(1)),
+            (true, true) => format!("f{}[abreast(o + own_lane)]", self.slots[*n]),
+            (true, false) => {
+                let place = expr.operands[*n].place("(8u * (o + own_lane))");
+                format!("f{}[abreast({place} / 8u)]", self.slots[*n])
+            }
         };
         let loads: Vec<String> = given.iter().map(load).collect();
         format!("fn given(o: u32) -> Given {{\n    return Given({});\n}}\n", loads.join(", "))

@@ -164,13 +164,17 @@ fn transpositions() {
 }
 
 /// Enough elements for subgroups whose lanes lie abreast, where there are such: tiles at the ends overlap, axes lie before
-/// and between rows and columns, and other operands lie as the output does.
+/// and between rows and columns, or the last one stays, and other operands lie as the output does.
 #[test]
-fn transpositions_of_many_elements() {
+fn permutations_of_many_elements() {
     let mut random = Random::new(45);
-    let all: [(&[usize], &[isize]); 3] =
-        [(&[3, 420, 436], &[0, 2, 1]), (&[5, 36, 84, 40], &[0, 3, 1, 2]), (&[28, 40_004], &[1, 0])];
-    for (extents, dims) in all {
+    let all: [(&[usize], &[isize], &str); 4] = [
+        (&[3, 420, 436], &[0, 2, 1], "transpose_abreast"),
+        (&[5, 36, 84, 40], &[0, 3, 1, 2], "transpose_abreast"),
+        (&[28, 40_004], &[1, 0], "transpose_abreast"),
+        (&[3, 70, 33, 88], &[0, 2, 1, 3], "pairs_abreast"),
+    ];
+    for (extents, dims, entry) in all {
         let g = Graph::new();
         let x = random.normal(extents);
         let signed: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
@@ -181,7 +185,7 @@ fn transpositions_of_many_elements() {
         for with in [0.0, 1.0] {
             let y = if with == 0.0 { tx.permute(dims) } else { tx.permute(dims) * 2.0 - &tother };
             let program = gpu(0).compile(&g.function([&y])).expect("a program");
-            let abreast = program.plan().steps.iter().any(|step| step.kernel.entry == "transpose_abreast");
+            let abreast = program.plan().steps.iter().any(|step| step.kernel.entry == entry);
             assert_eq!(abreast, program.gpu().caps().abreast, "{program}");
             program.write(&tx, &values).expect("elements");
             if with == 1.0 {
@@ -193,5 +197,23 @@ fn transpositions_of_many_elements() {
                 assert_eq!(*got, want, "element {i} of {extents:?} as {dims:?}");
             }
         }
+    }
+}
+
+/// A part of a tensor, its leading axis turned round: as many elements, read where an adapter's lanes lie abreast.
+#[test]
+fn slices_of_many_elements() {
+    let mut random = Random::new(46);
+    let x = random.normal([7, 130, 800]).to_f32();
+    let g = Graph::new();
+    let input = g.input([7, 130, 800]);
+    let y = input.narrow(1, 17, 111).narrow(2, 8, 720).flip(0) * 2.0;
+    let program = gpu(0).compile(&g.function([&y])).expect("a program");
+    let step = &program.plan().steps[0];
+    assert_eq!(step.kernel.entry == "pairs_abreast", program.gpu().caps().abreast, "{program}");
+    program.write(&input, &x).and_then(|p| p.run()).expect("a run");
+    for (i, got) in program.read(&y).expect("results").into_iter().enumerate() {
+        let [batch, row, column] = [6 - i / (111 * 720), 17 + i / 720 % 111, 8 + i % 720];
+        assert_eq!(got, 2.0 * x[(batch * 130 + row) * 800 + column], "element {i}");
     }
 }
