@@ -15,3 +15,10 @@ fn abreast(place: u32) -> u32 {
 fn subgroup_uniform(n: u32, most: u32) -> u32 {
     return n;
 }
+
+// The first of the `size` places that the n-th subgroup takes of `count`. Where the last one would have fewer, and for those
+// in excess, they are others' places again.
+fn stretch(n: u32, size: u32, count: u32) -> u32 {
+    let last = count - size;
+    return min(subgroup_uniform(n, last / size + 2u) * size, last);
+}

@@ -1,6 +1,7 @@
 // Moving elements: concatenation, padding, and selection by index.
 // include: grid.wgsl
 // include: math.wgsl
+// include: abreast.wgsl
 
 alias Element = f32; // as many neighbours as move together
 
@@ -40,6 +41,24 @@ fn scatter(
     let i = group_index(group, groups) * 64u + lane;
     if (i < COUNT) {
         y[target_of(i)] = x[i];
+    }
+}
+
+const SUBGROUP = 8u;
+const TURNS = 1u;
+
+// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP Elements each.
+@compute @workgroup_size(64)
+fn scatter_abreast(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    own_lane = lane;
+    let first = stretch(group_index(group, groups) * (64u / SUBGROUP) + subgroup, TURNS * SUBGROUP, COUNT);
+    for (var t = 0u; t < TURNS; t++) { // unroll
+        y[abreast(target_of(first + t * SUBGROUP + own_lane))] = x[abreast(first + t * SUBGROUP + own_lane)];
     }
 }
 
@@ -88,6 +107,28 @@ fn gather(
         taken[i] = x[(outer * LENGTH + at) * INNER + inner];
     } else {
         taken[i] = fill();
+    }
+}
+
+// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP Elements each, a divisor of INNER, for one list of
+// indices.
+@compute @workgroup_size(64)
+fn gather_abreast(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    own_lane = lane;
+    let first = stretch(group_index(group, groups) * (64u / SUBGROUP) + subgroup, TURNS * SUBGROUP, COUNT);
+    let at = index[first / INNER % TAKEN];
+    let row = first / (INNER * TAKEN) * LENGTH + subgroup_uniform(min(at, LENGTH - 1u), LENGTH);
+    for (var t = 0u; t < TURNS; t++) { // unroll
+        var element = x[abreast(row * INNER + first % INNER + t * SUBGROUP + own_lane)];
+        if (at >= LENGTH) {
+            element = fill();
+        }
+        taken[abreast(first + t * SUBGROUP + own_lane)] = element;
     }
 }
 

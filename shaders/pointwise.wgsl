@@ -81,8 +81,7 @@ fn pairs(
 
 const SUBGROUP = 8u;
 
-// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP pairs each. Where the last one would have fewer, or a
-// workgroup has subgroups in excess, some are computed again.
+// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP pairs each.
 @compute @workgroup_size(256)
 fn pairs_abreast(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -91,9 +90,7 @@ fn pairs_abreast(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     own_lane = lane;
-    let stretch = group_index(group, groups) * (256u / SUBGROUP) + subgroup;
-    let last = COUNT - TURNS * SUBGROUP;
-    let first = min(subgroup_uniform(stretch, last / (TURNS * SUBGROUP) + 2u) * (TURNS * SUBGROUP), last);
+    let first = stretch(group_index(group, groups) * (256u / SUBGROUP) + subgroup, TURNS * SUBGROUP, COUNT);
     var e = given(first);
     for (var t = 0u; t < TURNS; t++) { // unroll
         let results = pair(first + t * SUBGROUP + own_lane, e);

@@ -183,8 +183,7 @@ fn by_run(
 const SUBGROUP = 8u;
 const TURNS = 1u;
 
-// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP runs each. Where the last one would have fewer, or a
-// workgroup has subgroups in excess, some are computed again.
+// The same by subgroups whose lanes lie abreast, TURNS times SUBGROUP runs each.
 @compute @workgroup_size(64)
 fn by_run_abreast(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -193,9 +192,7 @@ fn by_run_abreast(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     own_lane = lane;
-    let stretch = group_index(group, groups) * (64u / SUBGROUP) + subgroup;
-    let last = COUNT - TURNS * SUBGROUP;
-    let first = min(subgroup_uniform(stretch, last / (TURNS * SUBGROUP) + 2u) * (TURNS * SUBGROUP), last);
+    let first = stretch(group_index(group, groups) * (64u / SUBGROUP) + subgroup, TURNS * SUBGROUP, COUNT);
     for (var t = 0u; t < TURNS; t++) { // unroll
         of_run(first + t * SUBGROUP);
     }

@@ -2,7 +2,7 @@
 
 use super::embedding::table_grad;
 use crate::graph::{
-    Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Pointwise, Shape, Tensor, View, float,
+    Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, MOST_UNIFORM, Op, Pointwise, Shape, Tensor, View, float,
 };
 use crate::shader;
 use std::fmt::Write;
@@ -29,6 +29,25 @@ pub(super) fn kernel(entry: &'static str, dtype: DType, together: usize, count: 
         .set("COUNT", count / together)
         .moves(true)
         .grid(caps.fold((count / together).div_ceil(64)))
+}
+
+/// Elements that one dispatch moves from which subgroups do it whose lanes lie abreast.
+const ABREAST_FROM: usize = 1 << 19;
+
+/// The same by subgroups whose lanes lie abreast: `None` where an adapter has none, or the elements are few. Each moves as
+/// many pairs of vec4s after one another as `fit`, counted in pairs.
+fn abreast(
+    entry: &'static str,
+    [together, count]: [usize; 2],
+    fit: impl Fn(usize) -> bool,
+    caps: &Caps,
+) -> Option<Kernel> {
+    let lanes = caps.subgroup.filter(|_| caps.abreast && together == 8 && count >= ABREAST_FROM)? as usize;
+    let turns = [4, 2, 1].into_iter().find(|turns| fit(turns * lanes))?;
+    let size = turns * lanes;
+    let kernel = kernel(entry, DType::F32, together, count, caps).set("SUBGROUP", lanes).set("TURNS", turns);
+    (count / together / size < MOST_UNIFORM as usize)
+        .then(|| kernel.grid(caps.fold((count / together).div_ceil(64 * turns))))
 }
 
 /// `kernel` with `value` in the elements that nothing is moved to.
@@ -87,7 +106,9 @@ impl Op for Concat {
                 offset: start / together,
             };
             let rule = format!("fn target_of(i: u32) -> u32 {{\n    return {};\n}}", view.wgsl("i"));
-            let one = kernel("scatter", dtype, together, count, caps).replace("target_of", rule);
+            let one = abreast("scatter_abreast", [together, count], |_| true, caps)
+                .unwrap_or_else(|| kernel("scatter", dtype, together, count, caps));
+            let one = one.replace("target_of", rule);
             kernels.push(one.stream(Arg::In(n)).bind([Arg::Out(0)]));
             start += run;
         }
@@ -224,7 +245,15 @@ impl Op for Gather {
         let together = together(dtype, caps, |n| {
             !self.whole && inner.is_multiple_of(n) && (n == 4 || self.back.is_none()) && dtype == DType::F32
         });
-        let mut one = kernel(entry, dtype, together, io.elements(), caps)
+        let fit = |size: usize| !self.whole && (inner / together).is_multiple_of(size) && length > 0;
+        let large = match self.back {
+            None if outer * length <= MOST_UNIFORM as usize => {
+                abreast("gather_abreast", [together, io.elements()], fit, caps)
+            }
+            _ => None,
+        };
+        let mut one = large
+            .unwrap_or_else(|| kernel(entry, dtype, together, io.elements(), caps))
             .set("OUTER", outer)
             .set("LENGTH", length)
             .set("INNER", inner / together)

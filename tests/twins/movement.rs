@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use shadegrad::Graph;
+use shadegrad::graph::DType;
 use shadegrad::ops::PadMode;
 
 use crate::support::reference::shape::permute;
@@ -215,5 +216,41 @@ fn slices_of_many_elements() {
     for (i, got) in program.read(&y).expect("results").into_iter().enumerate() {
         let [batch, row, column] = [6 - i / (111 * 720), 17 + i / 720 % 111, 8 + i % 720];
         assert_eq!(got, 2.0 * x[(batch * 130 + row) * 800 + column], "element {i}");
+    }
+}
+
+/// So many elements that an adapter whose lanes lie abreast moves them so: tensors one after the other, rows of a table (of
+/// which some are not there) in turns of every length.
+#[test]
+fn concatenations_and_selections_of_many_elements() {
+    let mut random = Random::new(47);
+    for [outer, rows, width] in [[3, 2760, 64], [2, 2100, 128], [5, 401, 768]] {
+        let g = Graph::new();
+        let (a, b) = (g.input([outer, rows, width]), g.input([outer, rows + 30, width]));
+        let index = g.input([rows]);
+        let (both, taken) = (a.concat(&[&b], 1), a.index_select(1, &index.cast(DType::U32)));
+        let program = gpu(0).compile(&g.function([&both, &taken])).expect("a program");
+        let abreast = program.plan().steps.iter().filter(|step| step.kernel.entry.ends_with("_abreast")).count();
+        assert_eq!(abreast, if program.gpu().caps().abreast { 3 } else { 0 }, "{program}");
+        let [first, second] = [rows, rows + 30].map(|rows| random.normal([outer, rows, width]).to_f32());
+        let chosen: Vec<f32> = (0..rows).map(|_| random.below(rows + 2) as f32).collect();
+        program.write(&a, &first).and_then(|p| p.write(&b, &second)).expect("elements");
+        program.write(&index, &chosen).and_then(|p| p.run()).expect("a run");
+        let (both, taken) = (program.read(&both).expect("elements"), program.read(&taken).expect("rows"));
+        for o in 0..outer {
+            let part = &both[o * (2 * rows + 30) * width..][..(2 * rows + 30) * width];
+            assert!(part[..rows * width] == first[o * rows * width..][..rows * width], "the first, {o}");
+            assert!(
+                part[rows * width..] == second[o * (rows + 30) * width..][..(rows + 30) * width],
+                "the second, {o}"
+            );
+            for (k, &row) in chosen.iter().enumerate() {
+                let got = &taken[(o * rows + k) * width..][..width];
+                match first[o * rows * width..][..rows * width].get(row as usize * width..) {
+                    Some(want) if (row as usize) < rows => assert!(*got == want[..width], "row {row} of {o}"),
+                    _ => assert!(got.iter().all(|v| v.is_nan()), "row {row} of {o}, which is not there"),
+                }
+            }
+        }
     }
 }
