@@ -1,5 +1,7 @@
 //! Two-dimensional convolution and its two gradients, each of which is bilinear and so has the others for gradients.
 
+mod phases;
+
 use super::gemm::{self, Extents, Layout};
 use super::winograd;
 use crate::graph::{Arg, Backward, Candidate, Caps, DType, Desc, Io, Kernel, Op, Shader, Tensor};
@@ -256,7 +258,12 @@ impl Conv2d {
     /// The register-blocked kernel for CPU-like adapters and few channels, forward or (at stride 1) for the input's
     /// gradient.
     fn rows(&self, d: &Dims, bias: bool, caps: &Caps) -> Option<Candidate> {
-        let (d, padding, weights) = self.forwards(d)?;
+        let kernel = self.rows_of(self.forwards(d)?, caps)?.bind([Arg::In(0), Arg::In(1), Arg::Out(0)]);
+        Some(Candidate::single("rows", if bias { with_bias(kernel).bind([Arg::In(2)]) } else { kernel }))
+    }
+
+    /// The same without bindings: images, weights and results.
+    fn rows_of(&self, (d, padding, weights): (Dims, [isize; 2], Weights), caps: &Caps) -> Option<Kernel> {
         let [width, lanes] = workgroup(caps);
         let (channels, pixels) =
             if caps.cpu { self.block(&d, padding[1], lanes)? } else { (d.co.next_power_of_two().min(4), 4) };
@@ -271,7 +278,6 @@ impl Conv2d {
             .set("PIXELS", pixels)
             .set("WIDTH", width)
             .set("LANES", lanes)
-            .bind([Arg::In(0), Arg::In(1), Arg::Out(0)])
             .grid(caps.fold(tiles * d.co.div_ceil(channels) * d.groups));
         if let Some(offset) = self.quads(d.image[1], pixels, padding[1]) {
             kernel = kernel.choose("row_pixels", "row_pixels_by_four").set("OFFSET", offset);
@@ -282,10 +288,7 @@ impl Conv2d {
         if lanes > 1 {
             kernel = kernel.replace("from_lane", gemm::SHUFFLE);
         }
-        if bias {
-            kernel = with_bias(kernel).bind([Arg::In(2)]);
-        }
-        Some(Candidate::single("rows", kernel))
+        Some(kernel)
     }
 
     /// For the input's gradient at a larger stride: the output's gradient with zeros between its pixels, then `rows` at
@@ -313,8 +316,8 @@ impl Conv2d {
             .bind([Arg::In(0), Arg::ScratchOut(0)])
             .grid(caps.fold(count.div_ceil(4 * 64)));
         let dense = Conv2d { options: self.options.clone().stride([1, 1]), kind: self.kind, result: None };
-        let mut rows = dense.rows(&Dims { out: [h, w], ..*d }, false, caps)?.kernels.pop()?;
-        rows.args[0] = Arg::ScratchIn(0);
+        let rows = dense.rows_of(dense.forwards(&Dims { out: [h, w], ..*d })?, caps)?;
+        let rows = rows.bind([Arg::ScratchIn(0), Arg::In(1), Arg::Out(0)]);
         Some(Candidate::new("spread_rows", vec![spread, rows], vec![count.next_multiple_of(4) * 4]))
     }
 
@@ -466,7 +469,8 @@ impl Op for Conv2d {
         let bias = io.inputs.len() > 2;
         let products = self.gemm(&d, bias, caps);
         if self.kind == Kind::InputGrad && self.options.stride != [1, 1] {
-            let spread = self.spread_rows(&d, caps).filter(|_| caps.cpu || self.is_few(&d));
+            let spread = self.phases(&d, caps).or_else(|| self.spread_rows(&d, caps));
+            let spread = spread.filter(|_| caps.cpu || self.is_few(&d));
             // Of a 1x1 kernel, the product is at most one fourth of zeros.
             return if d.kernel == [1, 1] {
                 products.into_iter().chain(spread).collect()

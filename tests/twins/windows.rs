@@ -19,6 +19,33 @@ fn convolutions() {
     }
 }
 
+/// Gradients at strides up to 4, of kernels with fewer and with more taps than that, with less padding than the stride and with
+/// more, in images whose last pixels no window reaches.
+#[test]
+fn convolutions_at_strides() {
+    let mut random = Random::new(48);
+    let cases = [
+        ([3, 3], [2, 2], [1, 1]),
+        ([7, 7], [2, 2], [3, 3]),
+        ([3, 3], [2, 2], [0, 0]),
+        ([5, 2], [3, 1], [4, 1]),
+        ([2, 3], [4, 4], [0, 2]),
+        ([1, 5], [1, 2], [0, 3]),
+        ([4, 4], [4, 3], [5, 3]),
+    ];
+    for (n, (taps, stride, before)) in cases.into_iter().enumerate() {
+        for (groups, [ci, co]) in [(1, [3, 5]), (2, [2, 1])] {
+            let padding = [before[0], before[0] / 2, before[1], before[1]];
+            let twin = Conv2d { stride, padding, dilation: [1, 1], groups, flip: n % 2 == 1 };
+            for [height, width] in [[9, 12], [8, 17]] {
+                let x = random.normal([2, groups * ci, height, width]);
+                let w = random.normal([groups * co, ci, taps[0], taps[1]]);
+                agrees(0, &twin, [x, w], &mut random);
+            }
+        }
+    }
+}
+
 /// Kernels of 3x3 at stride 1, for which there are more ways: tiles that stick out, pixels left over, flipped weights.
 #[test]
 fn convolutions_by_minimal_filtering() {
@@ -92,6 +119,12 @@ fn convolution(kernel: usize, round: usize, random: &mut Random) {
     let twin = Conv2d { stride, padding: [before[0], after[0], before[1], after[1]], dilation, groups, flip };
     let x = random.normal([batch, groups * ci, extent(0), extent(1)]);
     let w = random.normal([groups * co, ci, taps[0], taps[1]]);
+    agrees(kernel, &twin, [x, w], random);
+}
+
+/// Results and both gradients of a convolution.
+fn agrees(kernel: usize, twin: &Conv2d, [x, w]: [Array; 2], random: &mut Random) {
+    let &Conv2d { stride, padding: [top, bottom, left, right], dilation, groups, flip } = twin;
     let y = twin.forward(&x, &w, None);
     let dy = random.normal(y.shape.clone());
     let size = |a: &Array| a.map(f64::abs);
@@ -100,8 +133,8 @@ fn convolution(kernel: usize, round: usize, random: &mut Random) {
         (twin.grad_x(&dy, &w, &x.shape), twin.grad_x(&size(&dy), &size(&w), &x.shape)),
         (twin.grad_weight(&dy, &x, &w.shape), twin.grad_weight(&size(&dy), &size(&x), &w.shape)),
     ];
-    let options =
-        Conv2dOptions::new().stride(stride).padding_each(before, after).dilation(dilation).groups(groups).flipped(flip);
+    let options = Conv2dOptions::new().stride(stride).padding_each([top, left], [bottom, right]);
+    let options = options.dilation(dilation).groups(groups).flipped(flip);
     let g = Graph::new();
     let [tx, tw, tdy] = [&x, &w, &dy].map(|a| g.input(a.shape.as_slice()));
     let ty = tx.conv2d(&tw, &options);
