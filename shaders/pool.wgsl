@@ -163,8 +163,8 @@ const ALL_COLUMNS = 0u; // 1: none over the left or right edge
 var<private> best: array<f32, RUN>; // of each window; of gradients, what arrived at it
 var<private> at: array<u32, RUN>;
 
-// What an invocation does with the id-th run, of COUNT; where lanes lie abreast, with the run of its lane behind that. Entry
-// points put one of the functions below in its place.
+// What an invocation does with the id-th run, of COUNT; where lanes lie abreast, with the run of its lane behind that. Ops
+// put one of the functions below in its place.
 fn of_run(id: u32) {
 }
 

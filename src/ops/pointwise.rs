@@ -173,7 +173,10 @@ impl Turned {
     /// Whether there is a tile for a subgroup whose `lanes` lie abreast, and whether the tiles can be counted there.
     fn has_tile(&self, lanes: usize) -> bool {
         let [rows, columns] = tile(lanes);
-        self.rows >= rows && self.columns >= columns && self.tiles([rows, columns]) <= MOST_UNIFORM as usize
+        lanes >= DOWN
+            && self.rows >= rows
+            && self.columns >= columns
+            && self.tiles([rows, columns]) <= MOST_UNIFORM as usize
     }
 
     fn tiles(&self, [rows, columns]: [usize; 2]) -> usize {
