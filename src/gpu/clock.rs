@@ -124,8 +124,9 @@ mod tests {
                 let once = || gpu.time(clock, |encoder| (0..runs).for_each(|_| program.append(encoder))).unwrap();
                 (0..5).map(|_| once()).fold(f64::INFINITY, f64::min)
             };
-            let (one, many) = (time(1), time(40));
-            assert!(one > 0.0 && many > 4.0 * one, "{clock:?}: {one} {many}");
+            // Other programs may take the processor at any time, but not every time.
+            let mut seen = (0..10).map(|_| (time(1), time(40)));
+            assert!(seen.any(|(one, many)| one > 0.0 && many > 4.0 * one), "{clock:?}: {:?}", (time(1), time(40)));
         }
     }
 }

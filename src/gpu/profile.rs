@@ -202,11 +202,12 @@ mod tests {
         let clocks = if gpu.stamps() { vec![Clock::Host, Clock::Device] } else { vec![Clock::Host] };
         for clock in clocks {
             let profile = program.profile_by(clock).unwrap();
-            let [small, large] = &profile.timings[..] else { panic!("{profile}") };
+            let [_, large] = &profile.timings[..] else { panic!("{profile}") };
             assert_eq!((large.flops, large.kernel.split(':').next()), (2 << 24, Some("matmul")), "{profile}");
-            if gpu.caps().cpu {
-                assert!(large.microseconds > 2.0 * small.microseconds, "{profile}");
-            }
+            // Other programs may take the processor at any time, but not every time.
+            let longer = |profile: &Profile| profile.timings[1].microseconds > 2.0 * profile.timings[0].microseconds;
+            let mut others = (0..20).map(|_| program.profile_by(clock).unwrap());
+            assert!(!gpu.caps().cpu || longer(&profile) || others.any(|other| longer(&other)), "{profile}");
             assert_eq!(profile.to_string().lines().count(), 4, "{profile}");
         }
     }
