@@ -250,6 +250,7 @@ fn convolutions() -> Function {
         ([8, 1, 3, 3], options().groups(8).flipped(true)),
         ([24, 8, 1, 1], options()),
         ([3, 8, 11, 11], options().padding([5, 5])),
+        ([1024, 8, 3, 3], options()),
     ];
     let weights: Vec<Tensor> = shapes.iter().map(|(shape, _)| g.input(*shape)).collect();
     let outputs = weights.iter().zip(&shapes).map(|(w, (_, o))| x.conv2d(w, o).relu()).collect();

@@ -1,6 +1,7 @@
 //! Two-dimensional convolution and its two gradients, each of which is bilinear and so has the others for gradients.
 
 mod phases;
+mod unfolded;
 
 use super::gemm::{self, Extents, Layout};
 use super::winograd;
@@ -485,8 +486,11 @@ impl Op for Conv2d {
         let rows = rows.filter(|_| caps.cpu || self.is_few(&d));
         // A 1x1 kernel has no use for a pixel's neighbours; without loads of vec4s, products of many channels are faster.
         let singles = self.quads(d.image[1], 4, self.before()[1]).is_none() && d.ci * d.co >= 1 << 13;
-        if self.kind == Kind::WeightGrad && d.kernel == [1, 1] && singles {
-            return products.into_iter().chain(rows).collect();
+        if self.kind == Kind::WeightGrad && singles {
+            return match d.kernel {
+                [1, 1] => products.into_iter().chain(rows).collect(),
+                _ => self.unfolded(&d, caps).into_iter().chain(rows).chain(products).collect(),
+            };
         }
         let tiles = if d.out.iter().any(|side| *side < 12) { [2, 4] } else { [4, 2] };
         let transforms_pay = winograd::cost(tiles[0], &d) < 0.95;

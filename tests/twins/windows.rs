@@ -46,6 +46,29 @@ fn convolutions_at_strides() {
     }
 }
 
+/// Many channels of images whose rows are no whole vec4s: a CPU takes the weights' gradient from unfolded windows.
+#[test]
+fn weight_gradients_of_many_channels() {
+    let mut random = Random::new(49);
+    let cases = [
+        ([2, 96, 7, 7], [96, 96, 3, 3], [1, 1], [1, 1]),
+        ([3, 128, 6, 5], [66, 128, 2, 3], [2, 1], [1, 2]),
+        ([1, 100, 9, 10], [83, 100, 3, 1], [1, 3], [2, 1]),
+    ];
+    for (n, (image, weight, stride, dilation)) in cases.into_iter().enumerate() {
+        let twin = Conv2d { stride, padding: [1, 2, 0, 1], dilation, groups: 1, flip: n == 1 };
+        let g = Graph::new();
+        let [x, w] = [image, weight].map(|shape| g.input(shape));
+        let options =
+            Conv2dOptions::new().stride(stride).padding_each([1, 0], [2, 1]).dilation(dilation).flipped(n == 1);
+        let y = x.conv2d(&w, &options);
+        let program = gpu(0).compile(&g.function(&g.grad(&y.sum(&[], false), [&w]))).expect("a program");
+        let unfolds = program.plan().steps.iter().any(|step| step.kernel.entry == "unfold");
+        assert_eq!(unfolds, program.gpu().caps().cpu, "{program}");
+        agrees(0, &twin, [random.normal(image), random.normal(weight)], &mut random);
+    }
+}
+
 /// Kernels of 3x3 at stride 1, for which there are more ways: tiles that stick out, pixels left over, flipped weights.
 #[test]
 fn convolutions_by_minimal_filtering() {
