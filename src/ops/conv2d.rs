@@ -489,6 +489,8 @@ impl Op for Conv2d {
         if self.kind == Kind::WeightGrad && singles {
             return match d.kernel {
                 [1, 1] => products.into_iter().chain(rows).collect(),
+                // In longer rows, fewer of the pixels that are loaded are left over.
+                _ if d.out[1] > 20 => rows.into_iter().chain(self.unfolded(&d, caps)).chain(products).collect(),
                 _ => self.unfolded(&d, caps).into_iter().chain(rows).chain(products).collect(),
             };
         }
