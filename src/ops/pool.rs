@@ -197,13 +197,16 @@ impl Window {
         };
         let runs = self.runs(x, y, caps);
         let abreast = runs.first().and_then(|&run| {
-            let lanes = caps.subgroup.filter(|_| caps.abreast && x.elements() >= ABREAST_FROM)?;
-            let pixels = lanes as usize * self.kernel[0] * ((run - 1) * self.stride[1] + self.kernel[1]);
+            let lanes = caps.subgroup.filter(|_| caps.abreast && x.elements() >= ABREAST_FROM)? as usize;
+            let pixels = lanes * self.kernel[0] * ((run - 1) * self.stride[1] + self.kernel[1]);
             let (turns, count) = ((ABREAST / pixels).max(1), count / run);
             let kernel = kernel("by_run_abreast", run).set("SUBGROUP", lanes).set("TURNS", turns);
             let kernel = kernel.grid(caps.fold(count.div_ceil(64 * turns)));
-            let counted = count / (lanes as usize * turns) < MOST_UNIFORM as usize;
-            counted.then(|| ("abreast", kernel.choose("begin", "begin_abreast").choose("loaded", "loaded_abreast")))
+            // Windows far apart may be fewer than a subgroup takes.
+            let stretches = count / (lanes * turns);
+            (1..MOST_UNIFORM as usize)
+                .contains(&stretches)
+                .then(|| ("abreast", kernel.choose("begin", "begin_abreast").choose("loaded", "loaded_abreast")))
         });
         abreast.into_iter().chain(runs.iter().map(|&run| (RUNS[run], kernel("by_run", run)))).collect()
     }

@@ -285,6 +285,7 @@ fn poolings_of_many_windows() {
         (window([3, 3], [2, 2], [0, 0]), [20, 11, 87, 112]),
         (window([3, 3], [1, 1], [1, 1]).dilation([2, 1]), [8, 19, 113, 124]),
         (window([2, 5], [3, 2], [1, 2]).count_include_pad(false), [44, 7, 64, 110]),
+        (window([2, 2], [400, 400], [0, 0]), [1, 1, 2048, 1026]),
     ];
     let mut random = Random::new(46);
     for (window, shape) in cases {
@@ -296,6 +297,7 @@ fn poolings_of_many_windows() {
         let dy = g.input(y.shape());
         let average = x.avg_pool2d(&window.clone().dilation([1, 1])) * 3.0;
         let dx = g.grad_from(&[(y.clone(), dy.clone())], [&x]).remove(0);
+        let windows = y.elements();
         let (arrived, outputs) = (random.normal(y.shape()).to_f32(), [y * 2.0, average, dx]);
         let answer = |kernel| {
             let program = gpu(kernel).compile(&g.function(outputs.iter().chain([&places]))).expect("a program");
@@ -310,7 +312,8 @@ fn poolings_of_many_windows() {
         };
         let (got, got_places, abreast): ([Vec<u32>; 3], _, _) = answer(0);
         let (want, want_places, _) = answer(8);
-        assert_eq!(abreast >= 2, gpu(0).caps().abreast, "{window:?} of {shape:?}");
+        // The last ones are fewer than a subgroup takes.
+        assert_eq!(abreast >= 2, windows > 64 && gpu(0).caps().abreast, "{window:?} of {shape:?}");
         assert!(got_places == want_places, "places, {window:?} of {shape:?}");
         for (name, (got, want)) in ["maxima", "averages", "gradients"].iter().zip(got.iter().zip(&want)) {
             let other = got.iter().zip(want).position(|(a, b)| a != b);
